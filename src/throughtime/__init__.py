@@ -1,0 +1,63 @@
+"""throughtime: recurrent networks, trained through time."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from throughtime import cells, credit, data, kernels, verify
+    from throughtime.chunk import Chunk, join
+    from throughtime.credit import BPTT, Credit, Estimate
+    from throughtime.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
+    from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
+    from throughtime.runs import load
+    from throughtime.train import evaluate, train
+    from throughtime.version import __version__
+
+_HOMES = {
+    "BPTT": "credit",
+    "Adapted": "nets",
+    "Chunk": "chunk",
+    "Credit": "credit",
+    "Estimate": "credit",
+    "GRU": "layers",
+    "GRUCell": "layers",
+    "LSTM": "layers",
+    "LSTMCell": "layers",
+    "Network": "nets",
+    "RNN": "layers",
+    "RNNCell": "layers",
+    "Recurrent": "layers",
+    "Window": "nets",
+    "__version__": "version",
+    "bernoulli": "nets",
+    "cells": "",
+    "credit": "",
+    "cross_entropy": "nets",
+    "data": "",
+    "evaluate": "train",
+    "join": "chunk",
+    "kernels": "",
+    "load": "runs",
+    "squared_error": "nets",
+    "train": "train",
+    "verify": "",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'throughtime' has no attribute {name!r}")
+    home = _HOMES[name]
+    if not home:
+        return import_module(f"throughtime.{name}")
+    value = getattr(import_module(f"throughtime.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,19 @@
+"""Algorithms by name; a new one is one file and one line here."""
+
+from throughtime.credit.base import Credit, Estimate, Loss, sum_errors
+from throughtime.credit.bptt import BPTT
+from throughtime.spelling import parse, spell
+
+__all__ = ["BPTT", "Credit", "Estimate", "Loss", "algorithms", "credit_named", "spell_credit", "sum_errors"]
+
+algorithms: dict[str, type[Credit]] = {"bptt": BPTT}
+
+
+def credit_named(name: str | Credit) -> Credit:
+    """The algorithm that a spelling such as `bptt:h=70,every=35` names; a Credit is returned as it is."""
+    return name if isinstance(name, Credit) else parse(name, algorithms, "credit")
+
+
+def spell_credit(credit: Credit) -> str:
+    """The spelling of an algorithm, or the name of its class when it is not one of the library's."""
+    return spell(credit, algorithms) if type(credit) in algorithms.values() else type(credit).__name__

@@ -1,0 +1,145 @@
+"""The past as it was: activations kept when the stream passed, and delta carried back through the weights of now.
+
+    delta_t^l = P'(kept_t^l) [ e_t + W_h^T delta_{t+1}^l + W_x^{l+1 T} delta_t^{l+1} ]       W as it is now
+    dW_h^l = sum_t delta_t^l h_{t-1}^{l T},  dW_x^l = sum_t delta_t^l x_t^{l T}              h, x as they were
+
+Williams and Peng (1990), with the activations of then and the weights of now; Mikolov's rnnlm does the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import dropout as drop
+from torch.nn.functional import linear
+
+from throughtime import sweep
+from throughtime.cells.base import Kept
+from throughtime.chunk import Chunk
+from throughtime.credit.base import Estimate, Loss, sum_errors
+from throughtime.nets import Network, Window
+from throughtime.shapes import Slots, Tensor
+from throughtime.stack import direction_of
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer over a window: its inputs (T, B, I), the h that entered each step (T, B, H), what the cell kept,
+    and the dropout factors that its inputs were multiplied with, if any."""
+
+    x: Tensor
+    before: Tensor
+    kept: Kept
+    noise: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """All layers over a window, with the network's input, its restarts, and the last layer's output (T, B, H)."""
+
+    x: Tensor
+    reset: Tensor
+    layers: tuple[Layer, ...]
+    h: Tensor
+
+
+def check(net: nn.Module) -> None:
+    """Raise TypeError unless the activations of this network can be kept."""
+    names = {name for name, _ in net.named_parameters()}
+    if isinstance(net, Window) or (isinstance(net, Network) and "layers.weight_hh_l0" in names):
+        return
+    raise TypeError(
+        f"net must be one of the library's own networks, with plain weights, for replay=False; got {type(net).__name__}. "
+        "Its activations cannot be kept apart from its graph: use replay=True."
+    )
+
+
+@torch.no_grad()
+def read(net: Network, chunk: Chunk, state: Slots | None) -> tuple[Trace, Slots]:
+    """Pass the stream over a chunk and keep its activations; also the state after it."""
+    layers, cell = net.layers, net.layers.cell
+    x = net.encode(chunk.x)
+    state = layers.start(x) if state is None else state
+    reset = chunk.reset
+    traced: list[Layer] = []
+    last: list[Slots] = []
+    for depth in range(layers.depth):
+        noise = None
+        if depth and layers.training and layers.dropout:
+            noise = drop(torch.ones_like(x), layers.dropout)
+            x = x * noise
+        W_x, W_h, b_x, b_h = direction_of(layers, f"l{depth}").weights
+        u = linear(x, W_x, b_x).unflatten(-1, (cell.gates, layers.units))
+        s0 = tuple(slot[depth] for slot in state)
+        states = sweep.forward(cell, u, W_h, b_h, s0, reset)
+        before, kept = sweep.recall(cell, u, W_h, b_h, s0, states, reset)
+        traced.append(Layer(x, before[0], kept, noise))
+        last.append(tuple(slot[-1] for slot in states))
+        x = states[0]
+    cuts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if reset is None else reset
+    return Trace(chunk.x, cuts, tuple(traced), x), tuple(torch.stack(slots) for slots in zip(*last, strict=True))
+
+
+def follow(past: Trace, new: Trace, h: int | None) -> Trace:
+    """Two traces as one, cut to its last h steps."""
+
+    def joined(a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor):
+            return torch.cat((a, b))[-h if h else 0 :]
+        if isinstance(a, tuple):
+            return tuple(joined(x, y) for x, y in zip(a, b, strict=True))
+        if isinstance(a, (Layer, Trace)):
+            return replace(a, **{name: joined(part, getattr(b, name)) for name, part in vars(a).items()})
+        return None
+
+    return joined(past, new)
+
+
+def carry(net: Network, loss: Loss, trace: Trace, new: Chunk) -> Estimate:
+    """Inject the errors of the new steps, the last of the trace, and carry them back through the weights of now."""
+    steps = trace.h.shape[0]
+    top = trace.h[steps - new.steps :].detach().requires_grad_()
+    with torch.enable_grad():
+        error, count = sum_errors(loss, net.readout(drop(top, net.dropout, net.training)), new)
+    if not count:
+        return Estimate(error.detach(), count, {})
+    names = {id(weight): name for name, weight in net.named_parameters() if weight.requires_grad}
+    readout = [weight for weight in net.readout.parameters() if weight.requires_grad]
+    dtop, *found = torch.autograd.grad(error, [top, *readout])
+    grads = {names[id(weight)]: grad for weight, grad in zip(readout, found, strict=True)}
+    dh = torch.cat((torch.zeros_like(trace.h[: steps - new.steps]), dtop))
+    with torch.no_grad():
+        dx = _through_layers(net, trace, dh, grads)
+        if net.embed is not None:
+            table = torch.zeros_like(net.embed.weight).index_add_(0, trace.x.flatten(), dx.flatten(0, 1))
+            _add(grads, "embed.weight", table)
+    learned = set(names.values())
+    return Estimate(error.detach(), count, {name: grad for name, grad in grads.items() if name in learned})
+
+
+def _through_layers(net: Network, trace: Trace, dh: Tensor, grads: dict[str, Tensor]) -> Tensor:
+    """Delta through the layers from the last to the first; fills grads, returns dL/dx of the first layer."""
+    cell = net.layers.cell
+    for depth, layer in reversed(list(enumerate(trace.layers))):
+        W_x, W_h, *_ = direction_of(net.layers, f"l{depth}").weights
+        errors = (dh, *(None,) * (cell.slots - 1))
+        du, dv, _ = sweep.backward(cell, layer.kept, W_h, trace.reset, errors)
+        du, dv = du.flatten(2).flatten(0, 1), dv.flatten(2).flatten(0, 1)  # TB GH
+        for name, grad in (
+            ("weight_ih", du.T @ layer.x.flatten(0, 1)),
+            ("weight_hh", dv.T @ layer.before.flatten(0, 1)),
+            ("bias_ih", du.sum(0)),
+            ("bias_hh", dv.sum(0)),
+        ):
+            _add(grads, f"layers.{name}_l{depth}", grad)
+        dh = (du @ W_x).view_as(layer.x)
+        if layer.noise is not None:
+            dh = dh * layer.noise
+    return dh
+
+
+def _add(grads: dict[str, Tensor], name: str, grad: Tensor) -> None:
+    grads[name] = grads[name] + grad if name in grads else grad

@@ -1,0 +1,33 @@
+"""The reference backend: the projection of the inputs in one product, then the sweep."""
+
+import torch
+from torch.nn.functional import linear
+
+from throughtime.cells import Cell
+from throughtime.shapes import Slots, Tensor
+from throughtime.sweep import sweep
+
+
+def refusal(cell: Cell, reset: bool, lengths: bool) -> str:
+    """Why this cannot run here; empty when it can. The reference runs everything."""
+    return ""
+
+
+def run(
+    cell: Cell,
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    state: Slots,
+    reset: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Slots]:
+    W_x, W_h, b_x, b_h = weights
+    u = linear(x, W_x, b_x).unflatten(-1, (cell.gates, W_h.shape[1]))  # T B G H
+    states = sweep(cell, u, W_h, b_h, state, reset)
+    T = x.shape[0]
+    if lengths is None:
+        return states[0], tuple(slot[-1] for slot in states) if T else state
+    every = tuple(torch.cat((first[None], slot)) for first, slot in zip(state, states, strict=True))
+    rows = torch.arange(x.shape[1], device=x.device)
+    over = torch.arange(T, device=x.device)[:, None] >= lengths  # T B
+    return states[0].masked_fill(over[..., None], 0), tuple(slot[lengths, rows] for slot in every)

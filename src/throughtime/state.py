@@ -1,0 +1,96 @@
+"""State is an argument and a result: any nesting of tuples of tensors with the streams on axis -2; None means zeros."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from throughtime.shapes import Bool, Tensor
+
+State = Any
+"""A tensor, None, or a tuple of states."""
+
+
+def change(f: Callable[[Tensor], Tensor], state: State) -> State:
+    """The same nesting, with f applied to every tensor."""
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return f(state)
+    if isinstance(state, (tuple, list)):
+        return tuple(change(f, part) for part in state)
+    raise TypeError(f"state must be tensors in nested tuples, or None; got {type(state).__name__}.")
+
+
+def detach(state: State) -> State:
+    return change(Tensor.detach, state)
+
+
+def restart(state: State, rows: Bool[Tensor, " B"]) -> State:
+    """The state with the rows that start anew put to zeros, whatever they held (NaN too)."""
+    return change(lambda part: part.masked_fill(rows[:, None], 0), state)
+
+
+def segments(reset: Bool[Tensor, "T B"] | None, steps: int) -> Iterator[tuple[int, int, Tensor | None]]:
+    """Cut time where any row starts anew: (start, stop, the rows that start anew at start, or None)."""
+    if reset is None:
+        yield 0, steps, None
+        return
+    starts = reset.any(dim=1).nonzero().flatten().tolist()
+    bounds = [0, *(t for t in starts if t > 0), steps]
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        yield start, stop, reset[start] if start in starts else None
+
+
+def run_segments(
+    step: Callable[[Tensor, State], tuple[Tensor, State]], x: Tensor, state: State, reset: Tensor | None
+) -> tuple[Tensor, State]:
+    """Run `step(x, state) -> (y, state)` over T steps, with rows starting anew where reset says so.
+
+    Exact for any function that carries its state: time is cut at every step in which a row restarts.
+    """
+    outputs = []
+    for start, stop, rows in segments(reset, x.shape[0]):
+        if rows is not None:
+            state = restart(state, rows)
+        y, state = step(x[start:stop], state)
+        outputs.append(y)
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), state
+
+
+def flatten(tree: Any, name: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """A tree of tuples, frozen dataclasses, tensors and plain values as (a JSON skeleton, tensors by name)."""
+    if isinstance(tree, Tensor):
+        return {"tensor": name}, {name: tree}
+    tensors: dict[str, Tensor] = {}
+    if dataclasses.is_dataclass(tree):
+        fields = {}
+        for field in dataclasses.fields(tree):
+            fields[field.name], inner = flatten(getattr(tree, field.name), f"{name}.{field.name}")
+            tensors |= inner
+        return {"is": type(tree).__name__, "fields": fields}, tensors
+    if isinstance(tree, tuple):
+        items = []
+        for index, part in enumerate(tree):
+            skeleton, inner = flatten(part, f"{name}.{index}")
+            items.append(skeleton)
+            tensors |= inner
+        return items, tensors
+    if tree is None or isinstance(tree, (bool, int, float, str)):
+        return tree, tensors
+    raise TypeError(f"memory must be made of tensors, numbers, tuples and dataclasses; got {type(tree).__name__}.")
+
+
+def unflatten(skeleton: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, type]) -> Any:
+    """The tree that flatten took apart; kinds names the dataclasses that may stand in it."""
+    if isinstance(skeleton, list):
+        return tuple(unflatten(part, tensors, kinds) for part in skeleton)
+    if not isinstance(skeleton, dict):
+        return skeleton
+    if "tensor" in skeleton:
+        return tensors[skeleton["tensor"]]
+    fields = {name: unflatten(part, tensors, kinds) for name, part in skeleton["fields"].items()}
+    return kinds[skeleton["is"]](**fields)
