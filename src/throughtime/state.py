@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -62,35 +62,44 @@ def run_segments(
 
 
 def flatten(tree: Any, name: str = "") -> tuple[Any, dict[str, Tensor]]:
-    """A tree of tuples, frozen dataclasses, tensors and plain values as (a JSON skeleton, tensors by name)."""
+    """A tree of tuples, lists, dicts, dataclasses, tensors and plain values as (a JSON skeleton, tensors by name)."""
     if isinstance(tree, Tensor):
         return {"tensor": name}, {name: tree}
-    tensors: dict[str, Tensor] = {}
-    if dataclasses.is_dataclass(tree):
-        fields = {}
-        for field in dataclasses.fields(tree):
-            fields[field.name], inner = flatten(getattr(tree, field.name), f"{name}.{field.name}")
-            tensors |= inner
-        return {"is": type(tree).__name__, "fields": fields}, tensors
-    if isinstance(tree, tuple):
-        items = []
-        for index, part in enumerate(tree):
-            skeleton, inner = flatten(part, f"{name}.{index}")
-            items.append(skeleton)
-            tensors |= inner
-        return items, tensors
     if tree is None or isinstance(tree, (bool, int, float, str)):
-        return tree, tensors
-    raise TypeError(f"memory must be made of tensors, numbers, tuples and dataclasses; got {type(tree).__name__}.")
+        return tree, {}
+    kind, parts = _parts(tree)
+    tensors: dict[str, Tensor] = {}
+    skeletons = []
+    for key, part in parts:
+        skeleton, inner = flatten(part, f"{name}.{key}")
+        skeletons.append([key, skeleton])
+        tensors |= inner
+    return {kind: skeletons}, tensors
 
 
-def unflatten(skeleton: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, type]) -> Any:
-    """The tree that flatten took apart; kinds names the dataclasses that may stand in it."""
-    if isinstance(skeleton, list):
-        return tuple(unflatten(part, tensors, kinds) for part in skeleton)
+def unflatten(skeleton: Any, tensors: Mapping[str, Tensor], kinds: Iterable[type] = ()) -> Any:
+    """The tree that flatten took apart; kinds are the dataclasses that may stand in it."""
     if not isinstance(skeleton, dict):
         return skeleton
-    if "tensor" in skeleton:
-        return tensors[skeleton["tensor"]]
-    fields = {name: unflatten(part, tensors, kinds) for name, part in skeleton["fields"].items()}
-    return kinds[skeleton["is"]](**fields)
+    ((kind, parts),) = skeleton.items()
+    if kind == "tensor":
+        return tensors[parts]
+    kinds = tuple(kinds)
+    tree = {key: unflatten(part, tensors, kinds) for key, part in parts}
+    if kind == "dict":
+        return tree
+    if kind in ("tuple", "list"):
+        return tuple(tree.values()) if kind == "tuple" else list(tree.values())
+    made = {known.__name__: known for known in kinds}
+    return made[kind](**tree)
+
+
+def _parts(tree: Any) -> tuple[str, list[tuple[Any, Any]]]:
+    """The kind of a node and its children by key."""
+    if dataclasses.is_dataclass(tree):
+        return type(tree).__name__, [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree)]
+    if isinstance(tree, Mapping):
+        return "dict", list(tree.items())
+    if isinstance(tree, (tuple, list)):
+        return "tuple" if isinstance(tree, tuple) else "list", list(enumerate(tree))
+    raise TypeError(f"what is saved must be tensors, numbers, tuples, dicts and dataclasses; got {type(tree).__name__}.")

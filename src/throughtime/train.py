@@ -1,0 +1,424 @@
+"""Training adds nothing clever: for each chunk ask for the estimate, update when its count is above 0, record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LRScheduler
+
+from throughtime.chunk import Chunk, Source
+from throughtime.credit import BPTT, Credit, Estimate, credit_named, spell_credit
+from throughtime.inference import device_of, evaluate
+from throughtime.nets import Loss, losses
+from throughtime.runs import Run, fill, weights_of
+from throughtime.shapes import Tensor
+from throughtime.state import flatten, unflatten
+
+__all__ = ["NonFiniteError", "Record", "cosine", "evaluate", "train"]
+
+Schedule = LRScheduler | Callable[[float], float]
+"""A scheduler of torch.optim, stepped once an update; or the factor on the learning rate by progress in [0, 1]."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One update.
+
+    update      updates so far; epoch counts from 0; targets learned from so far, epochs repeated.
+    loss        mean error of the targets settled by this update (nats a target for softmax).
+    norm        norm of the mean gradient, before clipping; clipped says whether it was above the bound.
+    rate        learning rate of the first parameter group.
+    seconds     training time so far, validation included.
+    validation  mean error on the validation chunks, when they were just evaluated; best is the lowest so far.
+    """
+
+    update: int
+    epoch: int
+    targets: float
+    loss: float
+    norm: float
+    clipped: bool
+    rate: float
+    seconds: float
+    validation: float | None = None
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where training stands; with the weights, the memory and the optimiser, all that going on needs."""
+
+    epoch: int = 0
+    index: int = 0
+    update: int = 0
+    targets: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    waited: int = 0
+    over: bool = False
+
+
+def cosine(progress: float, warmup: float = 0.02) -> float:
+    """A schedule: the learning rate rises over the first `warmup` of training and falls to zero as a half cosine."""
+    if progress < warmup:
+        return (progress + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+
+
+def train(
+    net: nn.Module,
+    chunks: Source,
+    *,
+    credit: Credit | str | None = None,
+    loss: Loss | str = "softmax",
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Schedule | None = None,
+    clip: float | None = None,
+    epochs: int | None = None,
+    updates: int | None = None,
+    seconds: float | None = None,
+    validation: Source | None = None,
+    validate_every: int | None = None,
+    patience: int | None = None,
+    run: str | Path | None = None,
+    resume: bool = False,
+    config: dict[str, Any] | None = None,
+) -> Iterator[Record]:
+    """Train a network on chunks in time order, its state carried on; yields a Record after every update.
+
+    credit      how the error travels back; default BPTT(h=steps, every=steps) with the steps of a chunk.
+    loss        a name in `losses`, or loss(prediction, y) -> errors not yet summed.
+    optimizer   one of torch.optim, made by the caller over net.parameters(); default AdamW, learning rate 2e-3.
+    schedule    of the learning rate: an LRScheduler over that optimiser, or a function such as `cosine`.
+    clip        bound on the norm of the mean gradient (sum over the settled errors divided by their count).
+    epochs, updates, seconds    training stops at the first of those given; one epoch when none is.
+    validation  chunks evaluated every `validate_every` updates (default: after every epoch) and at the end.
+    patience    stop after this many evaluations without a new lowest validation error.
+    run         a new folder to keep config, log and weights in; with resume=True one to go on from, exactly.
+    config      more sections for the config.toml of the run.
+
+    Closing the iterator saves the run. Raises NonFiniteError when a loss or gradient is NaN or infinite, before it
+    touches the weights; ValueError and FileExistsError for wrong arguments.
+    """
+    credit = _default_credit(chunks) if credit is None else credit_named(credit)
+    _check_limits(clip=clip, epochs=epochs, updates=updates, seconds=seconds)
+    _check_limits(validate_every=validate_every, patience=patience)
+    if patience is not None and validation is None:
+        raise ValueError("patience must go with validation; got none. Give validation chunks, or leave patience out.")
+    if resume and run is None:
+        raise ValueError("resume must go with run, the folder to go on from; got none.")
+    if not len(chunks):
+        raise ValueError("chunks must not be empty. Use a longer text, or fewer streams.")
+    if epochs is None and updates is None and seconds is None:
+        epochs = 1
+    limits = {"epochs": epochs, "updates": updates, "seconds": seconds}
+    loop = _Loop(
+        net=net,
+        chunks=chunks,
+        credit=credit,
+        loss=losses[loss] if isinstance(loss, str) else loss,
+        optimizer=torch.optim.AdamW(net.parameters(), lr=2e-3) if optimizer is None else optimizer,
+        schedule=schedule,
+        clip=clip,
+        limits=limits,
+        validation=validation,
+        validate_every=validate_every,
+        patience=patience,
+    )
+    if run is not None and resume:
+        loop.resume(Run(run))
+    elif run is not None:
+        sections = {"network": _config_of(net), "text": _text_of(chunks), "training": loop.describe(loss)}
+        vocabulary = getattr(getattr(chunks, "text", None), "vocabulary", None)
+        loop.run = Run.create(run, {**sections, **(config or {})}, vocabulary)
+        loop.save()
+    return loop.records()
+
+
+class _Loop:
+    """The state of one training: everything that changes is in position, memory, the network and the optimiser."""
+
+    def __init__(
+        self,
+        *,
+        net: nn.Module,
+        chunks: Source,
+        credit: Credit,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule | None,
+        clip: float | None,
+        limits: dict[str, Any],
+        validation: Source | None,
+        validate_every: int | None,
+        patience: int | None,
+    ) -> None:
+        self.net, self.chunks, self.credit, self.loss = net, chunks, credit, loss
+        self.optimizer, self.schedule, self.clip, self.limits = optimizer, schedule, clip, limits
+        self.validation, self.validate_every, self.patience = validation, validate_every, patience
+        self.device = device_of(net)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.position = _Position()
+        self.memory = credit.start(net)
+        self.run: Run | None = None
+        self.clock = time.perf_counter()
+        self.saved = self.clock
+        self.busy = False  # inside an update, when weights and position do not belong together
+
+    def records(self) -> Iterator[Record]:
+        self.clock = time.perf_counter() - self.position.seconds
+        try:
+            while not self._finished():
+                record = self._step()
+                if record is not None:
+                    yield record
+        finally:
+            if self.run is not None and not self.busy and not self._broken():
+                self.save()
+
+    def _step(self) -> Record | None:
+        """Read one chunk; a record when it led to an update."""
+        place = self.position
+        chunk = self.chunks[place.index].to(self.device)
+        self.net.train()
+        before = self.memory
+        estimate, memory = self.credit(self.net, self.loss, chunk, before)
+        epoch, index = divmod(place.epoch * len(self.chunks) + place.index + 1, len(self.chunks))
+        if not estimate.count:
+            self.memory = memory
+            self.position = replace(place, epoch=epoch, index=index, seconds=self._seconds())
+            return None
+        norm = self._gradient(estimate, chunk, before)
+        self.busy = True
+        self._update()
+        self.memory = memory
+        self.position = replace(
+            place,
+            epoch=epoch,
+            index=index,
+            update=place.update + 1,
+            targets=place.targets + estimate.count,
+            seconds=self._seconds(),
+        )
+        self.busy = False
+        validation = self._validate() if self._validation_due() else None
+        record = Record(
+            update=self.position.update,
+            epoch=place.epoch,
+            targets=self.position.targets,
+            loss=float(estimate.loss) / estimate.count,
+            norm=norm,
+            clipped=self.clip is not None and norm > self.clip,
+            rate=self.optimizer.param_groups[0]["lr"],
+            seconds=self._seconds(),
+            validation=validation,
+            best=self.position.best,
+        )
+        if self.run is not None:
+            self.run.log(asdict(record))
+            if validation is not None or time.perf_counter() - self.saved > 60:
+                self.save()
+        return record
+
+    def _gradient(self, estimate: Estimate, chunk: Chunk, before: Any) -> float:
+        """Set and clip the mean gradient of every weight; its norm before clipping."""
+        weights = dict(self.net.named_parameters())
+        for name, weight in weights.items():
+            grad = estimate.grads.get(name)
+            weight.grad = None if grad is None else grad / estimate.count
+        norm = float(clip_grad_norm_(weights.values(), math.inf if self.clip is None else self.clip))
+        if not (math.isfinite(norm) and math.isfinite(float(estimate.loss))):
+            self.optimizer.zero_grad()
+            update = self.position.update + 1
+            raise NonFiniteError(
+                f"the loss or its gradient is not finite at update {update}: {_first_bad(self.net, chunk, before, estimate)} "
+                "is the first tensor that is not. Lower the learning rate, or set clip."
+            )
+        return norm
+
+    def _update(self) -> None:
+        """One step of the optimiser along the gradient that is set."""
+        if self.schedule is not None and not isinstance(self.schedule, LRScheduler):
+            factor = self.schedule(self._progress())
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if isinstance(self.schedule, LRScheduler):
+            self.schedule.step()
+
+    def _progress(self) -> float:
+        """How much of the training is done: the largest share of a limit that is used up."""
+        place = self.position
+        done = {
+            "epochs": place.epoch + place.index / len(self.chunks),
+            "updates": place.update,
+            "seconds": self._seconds(),
+        }
+        return min(1.0, max(done[name] / limit for name, limit in self.limits.items() if limit is not None))
+
+    def _finished(self) -> bool:
+        return self.position.over or self._progress() >= 1
+
+    def _validation_due(self) -> bool:
+        if self.validation is None:
+            return False
+        if self._progress() >= 1:
+            return True
+        if self.validate_every is None:
+            return self.position.index == 0
+        return self.position.update % self.validate_every == 0
+
+    def _validate(self) -> float:
+        assert self.validation is not None
+        mean = evaluate(self.net, self.validation, self.loss).mean
+        place = self.position
+        better = place.best is None or mean < place.best
+        waited = 0 if better else place.waited + 1
+        over = self.patience is not None and waited >= self.patience
+        self.position = replace(place, best=mean if better else place.best, waited=waited, over=over)
+        if better and self.run is not None:
+            self.run.save_weights(self.net)
+        return mean
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.clock
+
+    def _broken(self) -> bool:
+        return not all(bool(weight.isfinite().all()) for weight in self.net.parameters())
+
+    def save(self) -> None:
+        """Write the last weights and all that going on needs; without validation they are the best weights too."""
+        assert self.run is not None
+        if self.position.best is None:
+            self.run.save_weights(self.net)
+        schedule = self.schedule.state_dict() if isinstance(self.schedule, LRScheduler) else None
+        self.run.save_resume(
+            {
+                "weights": weights_of(self.net),
+                "position": self.position,
+                "memory": self.memory,
+                "optimizer": self.optimizer.state_dict(),
+                "rates": self.rates,
+                "schedule": schedule,
+                "random": torch.get_rng_state(),
+                "random_gpu": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            }
+        )
+        self.saved = time.perf_counter()
+
+    def resume(self, run: Run) -> None:
+        """Go on from a run exactly where it was saved."""
+        tree = run.load_resume((_Position, *self.credit.memories))
+        fill(self.net, tree["weights"], run.path)
+        self.optimizer.load_state_dict(tree["optimizer"])
+        if isinstance(self.schedule, LRScheduler) and tree["schedule"] is not None:
+            self.schedule.load_state_dict(tree["schedule"])
+        self.rates, self.position = tree["rates"], replace(tree["position"], over=False)
+        self.memory = _moved(tree["memory"], self.device, (_Position, *self.credit.memories))
+        torch.set_rng_state(tree["random"])
+        if self.device.type == "cuda" and tree["random_gpu"] is not None:
+            torch.cuda.set_rng_state(tree["random_gpu"])
+        run.rewind(self.position.update)
+        self.run = run
+
+    def describe(self, loss: Loss | str) -> dict[str, Any]:
+        """The training section of config.toml: everything resolved."""
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.optimizer.defaults.items()
+            if isinstance(value, (bool, int, float, tuple))
+        }
+        return {
+            "credit": spell_credit(self.credit),
+            "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__),
+            "optimizer": {"name": type(self.optimizer).__name__, **options},
+            "schedule": getattr(self.schedule, "__name__", type(self.schedule).__name__) if self.schedule else None,
+            "clip": self.clip,
+            **self.limits,
+            "streams": getattr(self.chunks, "streams", None),
+            "steps": getattr(self.chunks, "steps", None),
+            "validate_every": self.validate_every,
+            "patience": self.patience,
+            "seed": torch.initial_seed(),
+        }
+
+
+def _default_credit(chunks: Source) -> BPTT:
+    steps = chunks[0].steps
+    return BPTT(h=steps, every=steps)
+
+
+def _check_limits(**limits: float | None) -> None:
+    for name, value in limits.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0; got {value}.")
+
+
+def _config_of(net: nn.Module) -> dict[str, Any]:
+    return net.config() if hasattr(net, "config") else {"class": type(net).__name__}
+
+
+def _text_of(chunks: Source) -> dict[str, Any] | None:
+    text = getattr(chunks, "text", None)
+    return None if text is None else text.describe()
+
+
+def _moved(memory: Any, device: torch.device, kinds: tuple[type, ...]) -> Any:
+    skeleton, tensors = flatten(memory)
+    return unflatten(skeleton, {name: tensor.to(device) for name, tensor in tensors.items()}, kinds)
+
+
+def _first_bad(net: nn.Module, chunk: Chunk, memory: Any, estimate: Estimate) -> str:
+    """The name of the first tensor that is not finite, in the order in which they depend on each other."""
+    for name, weight in net.named_parameters():
+        if not weight.isfinite().all():
+            return f"the weight {name}"
+    for name in ("x", "y"):
+        value = getattr(chunk, name)
+        counted = value is not None and (name == "x" or chunk.mask is None)
+        if counted and not value.isfinite().all():
+            return name
+    for name, value in flatten(memory, "memory")[1].items():
+        if value.is_floating_point() and not value.isfinite().all() and not name.endswith(".y"):
+            return f"{name} (the carried state)"
+    outputs = _first_bad_output(net, chunk)
+    if outputs:
+        return outputs
+    if not estimate.loss.isfinite():
+        return "the loss"
+    return next(f"the gradient of {name}" for name, grad in estimate.grads.items() if not grad.isfinite().all())
+
+
+def _first_bad_output(net: nn.Module, chunk: Chunk) -> str:
+    """The first module whose output is not finite, in the order in which they run from a zero state."""
+    bad: list[str] = []
+    hooks = []
+
+    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, Tensor) and not first.isfinite().all():
+                bad.append(f"the output of {name or 'the network'}")
+
+        return hook
+
+    for name, module in net.named_modules():
+        hooks.append(module.register_forward_hook(look(name)))
+    with torch.no_grad():
+        net(chunk.x, None, chunk.reset)
+    for hook in hooks:
+        hook.remove()
+    return bad[0] if bad else ""
