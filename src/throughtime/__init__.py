@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from throughtime.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
     from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
     from throughtime.runs import load
-    from throughtime.train import evaluate, train
+    from throughtime.inference import evaluate
+    from throughtime.training import train
     from throughtime.version import __version__
 
 _HOMES = {
@@ -36,12 +37,12 @@ _HOMES = {
     "credit": "",
     "cross_entropy": "nets",
     "data": "",
-    "evaluate": "train",
+    "evaluate": "inference",
     "join": "chunk",
     "kernels": "",
     "load": "runs",
     "squared_error": "nets",
-    "train": "train",
+    "train": "training",
     "verify": "",
 }
 
