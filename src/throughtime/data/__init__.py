@@ -1,0 +1,19 @@
+"""Text and number series as chunks of time, and the small public-domain data that come with the library."""
+
+from throughtime.data.series import Series
+from throughtime.data.shipped import co2, shakespeare, sunspots
+from throughtime.data.split import parse_split, spell_split
+from throughtime.data.text import Chunks, Text
+from throughtime.data.vocabulary import Vocabulary
+
+__all__ = [
+    "Chunks",
+    "Series",
+    "Text",
+    "Vocabulary",
+    "co2",
+    "parse_split",
+    "shakespeare",
+    "spell_split",
+    "sunspots",
+]
