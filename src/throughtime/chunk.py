@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -39,6 +39,8 @@ class Chunk:
                 raise ValueError(
                     f"{name} must begin with the (T, B) of x, {tuple(self.x.shape[:2])}; got {tuple(value.shape)}."
                 )
+        if self.reset is not None and (self.reset.dtype != torch.bool or self.reset.dim() != 2):
+            raise ValueError(f"reset must be bool (T, B); got {self.reset.dtype} {tuple(self.reset.shape)}.")
 
     @property
     def steps(self) -> int:
@@ -50,13 +52,20 @@ class Chunk:
 
     def __getitem__(self, time: slice) -> Chunk:
         """The steps of a slice of time; it keeps `end` only if it holds the last step."""
+        if not isinstance(time, slice):
+            raise TypeError(f"time must be a slice, such as chunk[{time!r} : {time!r} + 1]; got {time!r}.")
         start, stop, stride = time.indices(self.steps)
         if stride != 1:
             raise ValueError(f"time must be a slice of stride 1; got {stride}.")
-        return Chunk(*(_each(self, lambda part: part[start:stop])), end=self.end and stop == self.steps)
+        return self._each(lambda part: part[start:stop], end=self.end and stop == self.steps)
 
     def to(self, device: torch.device | str) -> Chunk:
-        return Chunk(*(_each(self, lambda part: part.to(device))), end=self.end)
+        return self._each(lambda part: part.to(device), end=self.end)
+
+    def _each(self, change: Callable[[Tensor], Tensor], end: bool) -> Chunk:
+        x, y, mask, reset = (None if p is None else change(p) for p in (self.x, self.y, self.mask, self.reset))
+        assert x is not None
+        return Chunk(x, y, mask, reset, end)
 
     def inputs(self) -> Chunk:
         """The chunk without its targets: all that a later replay needs of the past."""
@@ -88,14 +97,9 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
         mask = torch.cat(_masks(chunks))
     if any(chunk.reset is not None for chunk in chunks):
         nowhere = [torch.zeros(c.x.shape[:2], dtype=torch.bool, device=c.x.device) for c in chunks]
-        reset = torch.cat([none if c.reset is None else c.reset for c, none in zip(chunks, nowhere, strict=True)])
+        reset = torch.cat([n if c.reset is None else c.reset for c, n in zip(chunks, nowhere, strict=True)])
     y = torch.cat([c.y for c in chunks if c.y is not None]) if has_y == {True} else None
     return Chunk(torch.cat([c.x for c in chunks]), y, mask, reset, chunks[-1].end)
-
-
-def _each(chunk: Chunk, change) -> list[Tensor | None]:  # type: ignore[no-untyped-def]
-    parts = (chunk.x, chunk.y, chunk.mask, chunk.reset)
-    return [None if part is None else change(part) for part in parts]
 
 
 def _masks(chunks: Sequence[Chunk]) -> list[Tensor]:

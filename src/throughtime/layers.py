@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM: twins of torch.nn's, with rows that restart and rows of unequal length; Recurrent for any cell."""
+"""RNN, GRU, LSTM: twins of torch.nn's, with rows that restart or are unequal; Recurrent for any cell."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.overrides import TorchFunctionMode
 
-from throughtime.cells import GRU as GRUStep
-from throughtime.cells import LSTM as LSTMStep
-from throughtime.cells import Cell, Elman, cell_named, spell_cell
+from throughtime.cells import Cell, cell_named, spell_cell
 from throughtime.kernels import choose
-from throughtime.shapes import Bool, Float, Shaped, Slots, Tensor
-from throughtime.stack import direction_of, run_stack, suffixes
+from throughtime.kernels.torch_functions import FUNCTIONS, MODES
+from throughtime.shapes import Bool, Float, Int, Slots, Tensor
+from throughtime.stack import direction_of, directions_from, run_stack, suffixes
 
-Lengths = Tensor | Sequence[int]
+Lengths = Tensor | Sequence[int] | int
 
 
 class RNN(nn.RNN):
@@ -25,91 +25,90 @@ class RNN(nn.RNN):
 
     reset    bool, the leading axes of x: True where a row starts anew before that step, from zeros. State and
              gradient are both cut; the backward direction is cut after the last step of each sequence.
-    lengths  one number of steps a row, 0 allowed, in any order: outputs after a row's last step are zeros, its
-             last state is that of its last step.
+    lengths  one number of steps a row, 0 allowed, in any order: outputs after a row's last step are zeros,
+             its last state is that of its last step. What stands in x after that step is never read.
     backend  (constructor) auto, torch or reference; `throughtime.kernels.why(layer)` says which runs and why.
+
+    Under autocast torch's own recurrence computes as torch does, the reference in the dtype of the weights.
     """
 
     backend = "auto"
 
     def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _choose(self, backend)
+        choose(MODES[self.mode], backend=backend)
+        self.backend = backend
 
-    @property
-    def cell(self) -> Cell:
-        return Elman("tanh" if self.mode == "RNN_TANH" else "relu")
-
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         *,
-        reset: Bool[Tensor, "..."] | None = None,
+        reset: Bool[Tensor, ...] | None = None,
         lengths: Lengths | None = None,
     ) -> tuple[Any, Tensor]:
         return _forward(self, super().forward, input, hx, reset, lengths)
 
     def __prepare_scriptable__(self) -> None:
-        _refuse_script(self)
+        _refuse_script("RNN")
 
 
 class GRU(nn.GRU):
     """torch.nn.GRU, same arguments, weights and results; see RNN for `reset`, `lengths` and `backend`."""
 
     backend = "auto"
-    cell = GRUStep()
 
     def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _choose(self, backend)
+        choose(MODES[self.mode], backend=backend)
+        self.backend = backend
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         *,
-        reset: Bool[Tensor, "..."] | None = None,
+        reset: Bool[Tensor, ...] | None = None,
         lengths: Lengths | None = None,
     ) -> tuple[Any, Tensor]:
         return _forward(self, super().forward, input, hx, reset, lengths)
 
     def __prepare_scriptable__(self) -> None:
-        _refuse_script(self)
+        _refuse_script("GRU")
 
 
 class LSTM(nn.LSTM):
     """torch.nn.LSTM, same arguments, weights and results; see RNN for `reset`, `lengths` and `backend`."""
 
     backend = "auto"
-    cell = LSTMStep()
 
     def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _choose(self, backend)
+        choose(MODES[self.mode], backend=backend)
+        self.backend = backend
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
         *,
-        reset: Bool[Tensor, "..."] | None = None,
+        reset: Bool[Tensor, ...] | None = None,
         lengths: Lengths | None = None,
     ) -> tuple[Any, tuple[Tensor, Tensor]]:
         return _forward(self, super().forward, input, hx, reset, lengths)
 
     def __prepare_scriptable__(self) -> None:
-        _refuse_script(self)
+        _refuse_script("LSTM")
 
 
 class RNNCell(nn.RNNCell):
-    """torch.nn.RNNCell; its call takes `reset`, (B,) bool: rows whose state starts anew from zeros."""
+    """torch.nn.RNNCell; its call takes `reset`, the leading axes of x: rows whose state starts anew."""
 
     def forward(self, input: Tensor, hx: Tensor | None = None, *, reset: Tensor | None = None) -> Tensor:
         return super().forward(input, _restarted(input, hx, reset))
 
     def __prepare_scriptable__(self) -> None:
-        _refuse_script(self)
+        _refuse_script("RNNCell")
 
 
 class GRUCell(nn.GRUCell):
@@ -119,7 +118,7 @@ class GRUCell(nn.GRUCell):
         return super().forward(input, _restarted(input, hx, reset))
 
     def __prepare_scriptable__(self) -> None:
-        _refuse_script(self)
+        _refuse_script("GRUCell")
 
 
 class LSTMCell(nn.LSTMCell):
@@ -131,7 +130,7 @@ class LSTMCell(nn.LSTMCell):
         return super().forward(input, _restarted(input, hx, reset))
 
     def __prepare_scriptable__(self) -> None:
-        _refuse_script(self)
+        _refuse_script("LSTMCell")
 
 
 class Recurrent(nn.Module):
@@ -139,7 +138,7 @@ class Recurrent(nn.Module):
 
     cell     a spelled name or a Cell.
     inputs, units, layers, dropout, bidirectional, backend   as in RNN.
-    Call: `net(x (T, B, I), state, reset (T, B)) -> (y (T, B, D H), state)`, the state S tensors (L, B, H) or None.
+    Call: `net(x (T, B, I), state, reset (T, B)) -> (y (T, B, D H), state)`, state S tensors (L, B, H).
     Under the same seed the weights are those of torch.nn's layer of the same kind.
     """
 
@@ -163,7 +162,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}.")
         self.inputs, self.units, self.depth, self.dropout = inputs, units, layers, dropout
         self.bidirectional = bidirectional
-        _choose(self, backend)
+        choose(self.cell, backend=backend)
+        self.backend = backend
         width = self.cell.gates * units
         for index, suffix in enumerate(suffixes(layers, bidirectional)):
             below = inputs if index <= bidirectional else units * (1 + bidirectional)
@@ -185,7 +185,7 @@ class Recurrent(nn.Module):
     def start(self, x: Tensor) -> Slots:
         """The zero state for the streams of x."""
         count = self.depth * (1 + self.bidirectional)
-        dtype = self.get_parameter("weight_hh_l0").dtype
+        dtype = direction_of(self, "l0").weights.W_h.dtype
         zeros = torch.zeros(count, x.shape[1], self.units, dtype=dtype, device=x.device)
         return (zeros,) * self.cell.slots
 
@@ -196,15 +196,24 @@ class Recurrent(nn.Module):
         reset: Bool[Tensor, "T B"] | None = None,
         lengths: Lengths | None = None,
     ) -> tuple[Float[Tensor, "T B DH"], Slots]:
-        if x.shape[-1] != self.inputs:
-            raise ValueError(f"x must have {self.inputs} numbers a step; got {x.shape[-1]}.")
+        if x.dim() != 3 or x.shape[-1] != self.inputs:
+            raise ValueError(f"x must be (T, B, {self.inputs}); got {tuple(x.shape)}.")
+        if reset is not None:
+            _check_reset(reset, x)
+        zeros = self.start(x)
+        if state is not None and [slot.shape for slot in state] != [slot.shape for slot in zeros]:
+            raise ValueError(
+                f"state must be {len(zeros)} tensors (L, B, H), {tuple(zeros[0].shape)}; "
+                f"got {[tuple(slot.shape) for slot in state]}."
+            )
         return run_stack(
             self.cell,
-            _directions(self, self.depth, self.bidirectional),
+            [direction_of(self, suffix) for suffix in suffixes(self.depth, self.bidirectional)],
             x,
-            self.start(x) if state is None else state,
+            zeros if state is None else state,
+            bidirectional=self.bidirectional,
             reset=reset,
-            lengths=None if lengths is None else _lengths(lengths, *x.shape[:2], x.device),
+            lengths=None if lengths is None else _steps(lengths, x),
             dropout=self.dropout if self.training else 0.0,
             backend=self.backend,
         )
@@ -213,134 +222,121 @@ class Recurrent(nn.Module):
         return f"{spell_cell(self.cell)}, {self.inputs}, {self.units}, layers={self.depth}"
 
 
-def _choose(layer: Any, backend: str) -> None:
-    """Set the backend of a layer, at once an error when it cannot run the cell."""
-    choose(layer.cell, backend=backend)
-    layer.backend = backend
-
-
-def _directions(module: nn.Module, layers: int, bidirectional: bool) -> list[list[Any]]:
-    each = [direction_of(module, suffix) for suffix in suffixes(layers, bidirectional)]
-    width = 1 + bidirectional
-    return [each[i : i + width] for i in range(0, len(each), width)]
-
-
 def _forward(
     layer: Any, plain: Callable[..., Any], input: Any, hx: Any, reset: Tensor | None, lengths: Lengths | None
 ) -> tuple[Any, Any]:
-    """torch's forward where nothing of ours is needed, else the stack, in torch's call forms."""
+    """torch's forward; where anything of ours is needed, with the recurrence in it replaced by the stack."""
     if reset is None and lengths is None and layer.backend in ("auto", "torch"):
         return plain(input, hx)
-    if isinstance(input, PackedSequence):
-        return _forward_packed(layer, input, hx, reset, lengths)
-    if input.dim() not in (2, 3):
-        name = type(layer).__name__
-        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
-    batched, batch = input.dim() == 3, 0 if layer.batch_first else 1
-    if reset is not None and (reset.dtype != torch.bool or reset.shape != input.shape[:-1]):
-        raise ValueError(
-            f"reset must be bool with the leading axes of x, {tuple(input.shape[:-1])}; "
-            f"got {reset.dtype} {tuple(reset.shape)}."
+    if isinstance(input, PackedSequence) and not (reset is None and lengths is None):
+        raise ValueError("reset and lengths must come with a padded tensor; got a PackedSequence. Pad it.")
+    recurrence = _Recurrence(layer, input, reset, lengths)
+    with recurrence:
+        result = plain(input, hx)
+    assert recurrence.ran, "torch's forward did not call its recurrent function through __torch_function__"
+    return result
+
+
+class _Recurrence(TorchFunctionMode):
+    """Inside, torch's forward checks and arranges its arguments as ever; its recurrent function is ours."""
+
+    def __init__(self, layer: Any, input: Any, reset: Tensor | None, lengths: Lengths | None) -> None:
+        super().__init__()
+        self.layer, self.input, self.reset, self.lengths = layer, input, reset, lengths
+        self.cell = MODES[layer.mode]
+        self.ran = False
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function != FUNCTIONS[self.cell]:
+            return function(*args, **(kwargs or {}))
+        self.ran = True
+        packed = isinstance(self.input, PackedSequence)
+        data, batch_sizes, hx, weights = args[:4] if packed else (args[0], None, *args[1:3])
+        state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if not self._fit(data, state, weights):
+            function(*args)  # torch refuses it, in its own words
+        if batch_sizes is None:
+            return self._padded(data, state, weights)
+        self.layer.check_forward_args(data, hx, batch_sizes)
+        x, steps = pad_packed_sequence(PackedSequence(data, batch_sizes))
+        y, *last = self._run(x, state, weights, None, steps)
+        return pack_padded_sequence(y, steps).data, *last
+
+    def _fit(self, data: Tensor, state: Slots, weights: Sequence[Any]) -> bool:
+        """Whether there is something to run, and all of it is of one kind."""
+        if not data.numel() or len(state) != self.cell.slots or None in weights:
+            return False
+        if any(part.device != data.device for part in (*state, *weights)):
+            return False
+        autocast = torch.is_autocast_enabled(data.device.type)
+        return autocast or all(part.dtype == data.dtype for part in (*state, *weights))
+
+    def _padded(self, data: Tensor, state: Slots, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """data is (T, B, I) or (B, T, I); torch has put the axis B in where the user's x had none."""
+        reset = self.reset
+        if reset is not None:
+            _check_reset(reset, self.input)
+            reset = reset.reshape(data.shape[:-1])
+        if not self.layer.batch_first:
+            return self._run(data, state, weights, reset, self.lengths)
+        reset = None if reset is None else reset.T
+        y, *last = self._run(data.transpose(0, 1), state, weights, reset, self.lengths)
+        return y.transpose(0, 1), *last
+
+    def _run(
+        self,
+        x: Tensor,
+        state: Slots,
+        weights: Sequence[Tensor],
+        reset: Tensor | None,
+        lengths: Lengths | None,
+    ) -> tuple[Tensor, ...]:
+        layer = self.layer
+        y, last = run_stack(
+            self.cell,
+            directions_from(weights, 2 + 2 * layer.bias, projected=layer.proj_size > 0),
+            x,
+            state,
+            bidirectional=bool(layer.bidirectional),
+            reset=reset,
+            lengths=None if lengths is None else _steps(lengths, x),
+            dropout=layer.dropout if layer.training else 0.0,
+            backend=layer.backend,
         )
-    if not batched:
-        input = input.unsqueeze(batch)
-        reset = None if reset is None else reset.unsqueeze(batch)
-        hx = _unbatched(layer, hx)
-    elif hx is not None:
-        _check_batched(layer, hx)
-    hx = _zeros(layer, input, input.shape[batch]) if hx is None else hx
-    layer.check_forward_args(input, hx, None)
-    if layer.batch_first:
-        input, reset = input.transpose(0, 1), None if reset is None else reset.transpose(0, 1)
-    y, last = _run(layer, input, hx, reset, lengths)
-    y = y.transpose(0, 1) if layer.batch_first else y
-    if not batched:
-        return y.squeeze(batch), _each(last, lambda slot: slot.squeeze(1))
-    return y, last
+        return y, *last
 
 
-def _forward_packed(
-    layer: Any, input: PackedSequence, hx: Any, reset: Tensor | None, lengths: Lengths | None
-) -> tuple[Any, Any]:
-    if reset is not None or lengths is not None:
-        raise ValueError("reset and lengths must go with a padded tensor; got a PackedSequence. Pad it first.")
-    data, batch_sizes, order, back = input
-    hx = _zeros(layer, data, int(batch_sizes[0])) if hx is None else layer.permute_hidden(hx, order)
-    layer.check_forward_args(data, hx, batch_sizes)
-    x, steps = pad_packed_sequence(PackedSequence(data, batch_sizes))
-    y, last = _run(layer, x, hx, None, steps)
-    y = pack_padded_sequence(y, steps).data
-    return PackedSequence(y, batch_sizes, order, back), layer.permute_hidden(last, back)
+def _check_reset(reset: Tensor, x: Tensor) -> None:
+    if reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
+        raise ValueError(
+            f"reset must be bool with the leading axes of x, {tuple(x.shape[:-1])}; "
+            f"got {reset.dtype}, {tuple(reset.shape)}."
+        )
 
 
-def _run(layer: Any, x: Tensor, hx: Any, reset: Tensor | None, lengths: Lengths | None) -> tuple[Tensor, Any]:
-    if x.shape[0] == 0:
-        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    y, last = run_stack(
-        layer.cell,
-        _directions(layer, layer.num_layers, layer.bidirectional),
-        x,
-        hx if isinstance(hx, tuple) else (hx,),
-        reset=reset,
-        lengths=None if lengths is None else _lengths(lengths, *x.shape[:2], x.device),
-        dropout=layer.dropout if layer.training else 0.0,
-        backend=layer.backend,
-    )
-    return y, last if isinstance(hx, tuple) else last[0]
-
-
-def _lengths(lengths: Lengths, T: int, B: int, device: torch.device) -> Shaped[Tensor, " B"]:
-    steps = torch.as_tensor(lengths, device=device)
-    if steps.shape != (B,) or steps.is_floating_point() or steps.is_complex():
+def _steps(lengths: Lengths, x: Float[Tensor, "T B I"]) -> Int[Tensor, " B"]:
+    """The number of steps of each row; where there is one row, a number will do."""
+    T, B, _ = x.shape
+    steps = torch.as_tensor(lengths, device=x.device)
+    steps = steps[None] if B == 1 and steps.dim() == 0 else steps
+    if steps.shape != (B,) or steps.dtype == torch.bool or steps.is_floating_point() or steps.is_complex():
         raise ValueError(f"lengths must be one whole number a row, {B} in all; got {lengths!r}.")
     if B and (int(steps.min()) < 0 or int(steps.max()) > T):
         raise ValueError(f"lengths must be from 0 to the {T} steps of x; got {steps.tolist()}.")
     return steps.long()
 
 
-def _zeros(layer: Any, like: Tensor, rows: int) -> Any:
-    count = layer.num_layers * (1 + layer.bidirectional)
-    widths = [layer.proj_size or layer.hidden_size, layer.hidden_size][: layer.cell.slots]
-    zeros = tuple(torch.zeros(count, rows, width, dtype=like.dtype, device=like.device) for width in widths)
-    return zeros if len(zeros) > 1 else zeros[0]
-
-
-def _each(hx: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    return tuple(change(slot) for slot in hx) if isinstance(hx, tuple) else change(hx)
-
-
-def _check_batched(layer: Any, hx: Any) -> None:
-    _check_dims(layer, hx, 3, "For batched 3-D input, hx {}should also be 3-D but got {}")
-
-
-def _unbatched(layer: Any, hx: Any) -> Any:
-    if hx is None:
-        return None
-    _check_dims(layer, hx, 2, "For unbatched 2-D input, hx {}should also be 2-D but got {}")
-    return _each(hx, lambda slot: slot.unsqueeze(1))
-
-
-def _check_dims(layer: Any, hx: Any, wanted: int, message: str) -> None:
-    if layer.cell.slots == 1:
-        if hx.dim() != wanted:
-            raise RuntimeError(message.format("", f"{hx.dim()}-D tensor"))
-    elif any(slot.dim() != wanted for slot in hx):
-        raise RuntimeError(message.format("and cx ", f"({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"))
-
-
 def _restarted(input: Tensor, hx: Any, reset: Tensor | None) -> Any:
-    if reset is None or hx is None:
+    """hx with the rows that start anew put to zeros."""
+    if reset is None:
         return hx
-    if reset.dtype != torch.bool or reset.shape != input.shape[:-1]:
-        raise ValueError(
-            f"reset must be bool with the leading axes of x, {tuple(input.shape[:-1])}; "
-            f"got {reset.dtype} {tuple(reset.shape)}."
-        )
-    return _each(hx, lambda slot: slot.masked_fill(reset[..., None], 0))
+    _check_reset(reset, input)
+    if hx is None or isinstance(hx, Tensor):
+        return None if hx is None else hx.masked_fill(reset[..., None], 0)
+    return tuple(slot.masked_fill(reset[..., None], 0) for slot in hx)
 
 
-def _refuse_script(layer: nn.Module) -> None:
-    name = type(layer).__name__
+def _refuse_script(name: str) -> None:
     raise RuntimeError(
         f"throughtime.{name} cannot be compiled by TorchScript. "
         f"Load its state_dict into torch.nn.{name} and compile that, or use torch.export."

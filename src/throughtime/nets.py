@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,8 +46,8 @@ class Network(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if outputs < 1:
-            raise ValueError(f"outputs must be at least 1; got {outputs}.")
+        check_sizes(inputs=inputs, units=units, outputs=outputs, layers=layers)
+        check_embedding(embedding)
         if tie and (embedding != units or inputs != outputs):
             raise ValueError(
                 f"tie must come with embedding = units and inputs = outputs; got embedding {embedding}, "
@@ -73,14 +74,12 @@ class Network(nn.Module):
 
     def encode(self, x: Tensor) -> Float[Tensor, "T B I"]:
         """What the first layer reads: numbers as they are, ids as vectors."""
+        check_inputs(x, self.inputs, self.embed is not None)
         if x.is_floating_point():
-            if self.embed is not None:
-                raise ValueError(f"x must be whole-number ids, as the network has an embedding; got {x.dtype}.")
             return x
-        check_ids(x, self.inputs)
         if self.embed is not None:
             return self.embed(x)
-        return one_hot(x, self.inputs).to(self.readout.weight.dtype)
+        return one_hot(x.long(), self.inputs).to(self.readout.weight.dtype)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain values; `build` makes the network anew from them."""
@@ -118,14 +117,14 @@ class Window(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = {"inputs": inputs, "units": units, "outputs": outputs, "window": window, "layers": layers}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}.")
+        check_sizes(inputs=inputs, units=units, outputs=outputs, window=window, layers=layers)
+        check_embedding(embedding)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}.")
         self.inputs, self.window, self.dropout = inputs, window, dropout
         self.embed = nn.Embedding(inputs, embedding) if embedding else None
         widths = [window * (embedding or inputs), *[units] * layers]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.readout = nn.Linear(units, outputs)
 
     def forward(
@@ -135,11 +134,14 @@ class Window(nn.Module):
         reset: Bool[Tensor, "T B"] | None = None,
     ) -> tuple[Float[Tensor, "T B A"], State]:
         """The state is the last window - 1 inputs, (window - 1, B, I), ids one up so that 0 means none."""
+        check_inputs(x, self.inputs, self.embed is not None)
         if not x.is_floating_point():
-            check_ids(x, self.inputs)
-            x = x[..., None] + 1
+            x = x.long()[..., None] + 1
         if state is None:
             state = x.new_zeros(self.window - 1, *x.shape[1:])
+        wanted = (self.window - 1, *x.shape[1:])
+        if not isinstance(state, Tensor) or state.shape != wanted:
+            raise ValueError(f"state must be a tensor {wanted}, as the call before returned it.")
         return run_segments(self._segment, x, state, reset)
 
     def _segment(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,15 +222,47 @@ def window_like(net: Network, window: int) -> Window:
     return Window(units=units, window=window, **shared)
 
 
-def check_ids(x: Tensor, size: int) -> None:
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError when a size is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}.")
+
+
+def check_embedding(embedding: int) -> None:
+    """Raise ValueError unless it is a width, or 0 for none."""
+    if embedding < 0:
+        raise ValueError(f"embedding must be at least 0, where 0 means one-hot ids; got {embedding}.")
+
+
+def check_inputs(x: Tensor, inputs: int, embedded: bool) -> None:
+    """Raise ValueError unless x are (T, B) ids in the vocabulary, or (T, B, I) numbers and nothing is embedded."""
+    if x.is_floating_point():
+        if embedded:
+            raise ValueError(f"x must be whole-number ids, as the network has an embedding; got {x.dtype}.")
+        if x.dim() != 3 or x.shape[-1] != inputs:
+            raise ValueError(f"x must be numbers (T, B, {inputs}); got {tuple(x.shape)}.")
+    elif x.dim() != 2:
+        raise ValueError(f"x must be ids (T, B), or numbers (T, B, {inputs}); got {x.dtype} {tuple(x.shape)}.")
+    else:
+        check_ids("x", x, inputs)
+
+
+def check_ids(name: str, ids: Tensor, size: int) -> None:
     """Raise ValueError when an id is not in the vocabulary."""
-    if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < size:
-        raise ValueError(f"x must be ids from 0 to {size - 1}; got {int(x.min())} to {int(x.max())}.")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+        raise ValueError(f"{name} must be ids from 0 to {size - 1}; got {int(ids.min())} to {int(ids.max())}.")
 
 
 def cross_entropy(prediction: Float[Tensor, "T B A"], y: Int[Tensor, "T B"]) -> Float[Tensor, "T B"]:
     """-ln softmax(prediction)[y] of every step, in nats. y may have one more axis: (T, B, N) of (T, B, N, A)."""
-    return torch_cross_entropy(prediction.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
+    if y.is_floating_point() or y.shape != prediction.shape[:-1]:
+        raise ValueError(
+            f"y must be whole-number ids, one for every prediction, {tuple(prediction.shape[:-1])}; "
+            f"got {y.dtype} {tuple(y.shape)}."
+        )
+    check_ids("y", y, prediction.shape[-1])
+    return torch_cross_entropy(prediction.flatten(0, -2), y.flatten().long(), reduction="none").view(y.shape)
 
 
 def squared_error(prediction: Float[Tensor, "T B A"], y: Float[Tensor, "T B A"]) -> Float[Tensor, "T B A"]:
@@ -246,7 +280,8 @@ def bernoulli(prediction: Float[Tensor, "T B A"], y: Shaped[Tensor, "T B A"]) ->
 def check_same(name: str, value: Tensor, like: Tensor) -> None:
     """Raise ValueError unless a target has the shape of the prediction; broadcasting hides mistakes."""
     if value.shape != like.shape:
-        raise ValueError(f"{name} must have the shape of the prediction, {tuple(like.shape)}; got {tuple(value.shape)}.")
+        wanted, got = tuple(like.shape), tuple(value.shape)
+        raise ValueError(f"{name} must have the shape of the prediction, {wanted}; got {got}.")
 
 
 losses = {"softmax": cross_entropy, "squared": squared_error, "bernoulli": bernoulli}
@@ -267,12 +302,16 @@ def sum_errors(loss: Loss, prediction: Tensor, chunk: Chunk) -> tuple[Float[Tens
         errors = loss(prediction, chunk.y)
         _check_errors(errors, chunk)
         return errors.sum(), float(chunk.steps * chunk.streams)
+    if mask.dim() > chunk.y.dim():
+        raise ValueError(f"mask must have no more axes than y, {tuple(chunk.y.shape)}; got {tuple(mask.shape)}.")
     counted = mask != 0
     y = chunk.y.masked_fill(~_spread(counted, chunk.y), 0)
     errors = loss(prediction, y)
     _check_errors(errors, chunk)
     if mask.dim() > errors.dim():
-        raise ValueError(f"mask must have no more axes than the errors, {tuple(errors.shape)}; got {tuple(mask.shape)}.")
+        raise ValueError(
+            f"mask must have no more axes than the errors, {tuple(errors.shape)}; got {tuple(mask.shape)}."
+        )
     weighted = errors * _spread(mask, errors).to(errors.dtype)
     return weighted.masked_fill(~_spread(counted, errors), 0).sum(), float(mask.sum())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any
 import tomli_w
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from throughtime import inference
@@ -78,6 +79,15 @@ class Run:
         _write(path / CONFIG, lambda file: file.write_text(tomli_w.dumps(whole), encoding="utf-8"))
         return cls(path)
 
+    def amend(self, sections: Mapping[str, Any]) -> None:
+        """Put sections of config.toml in the place of those there."""
+        self.config = {**self.config, **_plain(sections)}
+        _write(self.path / CONFIG, lambda file: file.write_text(tomli_w.dumps(self.config), encoding="utf-8"))
+
+    def discard(self) -> None:
+        """Remove the folder: for a training that failed before there was anything to keep."""
+        shutil.rmtree(self.path)
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of a text run."""
@@ -94,8 +104,14 @@ class Run:
         """The network with its saved weights, on the CPU, in evaluation mode."""
         config = self.config.get("network", {})
         if "network" not in config:
-            raise ValueError(f"{self.path} was trained on a network of your own. Build it, then call load_weights(net).")
-        net = build(config)
+            raise ValueError(
+                f"{self.path} was trained on a network of your own. Build it, then call load_weights(net)."
+            )
+        try:
+            net = build(config)
+        except (KeyError, TypeError, ValueError) as error:
+            file = self.path / CONFIG
+            raise ValueError(f"{file} is damaged: its network cannot be built ({error}). Restore it.") from error
         self.load_weights(net)
         return net.eval()
 
@@ -104,13 +120,13 @@ class Run:
         fill(net, _tensors(self.path / WEIGHTS), self.path / WEIGHTS)
 
     def save_weights(self, net: nn.Module) -> None:
-        _write(self.path / WEIGHTS, lambda file: save_file(_own(weights_of(net)), file))
+        _write(self.path / WEIGHTS, lambda file: file.write_bytes(save(_own(weights_of(net)))))
 
     def save_resume(self, tree: Mapping[str, Any]) -> None:
         """All that going on needs, in one file: tensors, and the rest in its header."""
         skeleton, tensors = flatten(dict(tree), "resume")
         header = {"format": str(FORMAT), "skeleton": json.dumps(skeleton)}
-        _write(self.path / RESUME, lambda file: save_file(_own(tensors), file, header))
+        _write(self.path / RESUME, lambda file: file.write_bytes(save(_own(tensors), header)))
 
     def load_resume(self, kinds: Iterable[type]) -> dict[str, Any]:
         file = self.path / RESUME
@@ -119,16 +135,17 @@ class Run:
             header = opened.metadata() or {}
         if "skeleton" not in header:
             raise ValueError(f"{file} is damaged: it has no header. Train again.")
-        return unflatten(json.loads(header["skeleton"]), tensors, kinds)
+        try:
+            return unflatten(json.loads(header["skeleton"]), tensors, kinds)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} does not fit: {error}. Resume with the credit and the version that wrote it, or train again."
+            ) from error
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl; numbers that JSON has no word for become null."""
-        clean = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in record.items()
-        }
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(json.dumps(clean(record)) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
@@ -150,7 +167,9 @@ class Run:
         """Nats over a file, or over the training part of a Text (the whole of it with split=None), in one stream."""
         text = source if isinstance(source, Text) else Text(source, split=None, vocabulary=self.vocabulary)
         if text.vocabulary != self.vocabulary:
-            raise ValueError("text must have the vocabulary of the run. Make it with Text(..., vocabulary=run.vocabulary).")
+            raise ValueError(
+                "text must have the vocabulary of the run. Make it with Text(..., vocabulary=run.vocabulary)."
+            )
         return inference.evaluate(self.net, text.chunks(streams=1, steps=steps))
 
     def sample(
@@ -186,6 +205,14 @@ class Run:
 def load(path: str | Path) -> Run:
     """The run in a folder: `.net`, `.sample()`, `.evaluate()`, `.config`, `.records()`."""
     return Run(path)
+
+
+def clean(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with None for numbers that JSON has no word for."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:

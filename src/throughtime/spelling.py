@@ -27,6 +27,8 @@ def parse(text: str, choices: Mapping[str, type], what: str = "choice") -> Any:
         if key not in fields or not equals:
             known = f"has {_one_of(fields, 'and')}" if fields else "has no options"
             raise ValueError(f"{what} {name!r} {known}; got {option!r}.{_guess(key, fields)}")
+        if key in given:
+            raise ValueError(f"{key} of {what} {name!r} must be given once; got it twice.")
         given[key] = _value(value, hints[key], f"{key} of {what} {name!r}")
     return kind(**given)
 
@@ -60,7 +62,8 @@ def _value(text: str, hint: Any, what: str) -> Any:
                 continue
     if str in kinds:
         return text
-    names = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
+    words = {type(None): "none", bool: "true or false"}
+    names = " or ".join(words.get(kind, kind.__name__) for kind in kinds)
     raise ValueError(f"{what} must be {names}; got {text!r}.")
 
 

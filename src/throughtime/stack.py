@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,14 @@ from throughtime.shapes import Bool, Float, Int, Slots, Tensor
 
 
 class Direction(NamedTuple):
-    """One layer in one direction: its weights, and the projection h = W_r m of Sak et al. (2014) if it has one."""
+    """One layer in one direction: its weights, and the projection h = W_r m of Sak et al. (2014), if any."""
 
     weights: Weights
     W_r: Float[Tensor, "P H"] | None = None
+
+
+Order = tuple[Callable[[Tensor], Tensor], Tensor | None]
+"""How a direction reads time: what turns (T, B, ...) into its order and back, and where rows restart then."""
 
 
 def suffixes(layers: int, bidirectional: bool) -> list[str]:
@@ -36,12 +41,20 @@ def direction_of(module: nn.Module, suffix: str) -> Direction:
     return Direction(Weights(W_x, W_h, b_x, b_h), W_r)  # type: ignore[arg-type]
 
 
+def directions_from(flat: Sequence[Tensor], count: int, *, projected: bool) -> list[Direction]:
+    """The directions in torch's flat list of weights: of each, count of Weights, then W_r where projected."""
+    each = count + projected
+    parts = [flat[start : start + each] for start in range(0, len(flat), each)]
+    return [Direction(Weights(*part[:count]), *part[count:]) for part in parts]
+
+
 def run_stack(
     cell: Cell,
-    layers: Sequence[Sequence[Direction]],
+    directions: Sequence[Direction],
     x: Float[Tensor, "T B I"],
     state: Slots,
     *,
+    bidirectional: bool = False,
     reset: Bool[Tensor, "T B"] | None = None,
     lengths: Int[Tensor, " B"] | None = None,
     dropout: float = 0.0,
@@ -49,66 +62,75 @@ def run_stack(
 ) -> tuple[Float[Tensor, "T B DH"], Slots]:
     """Outputs of the last layer, directions side by side, and the last state, S tensors (L, B, H).
 
-    Layer by layer, forward direction before backward, as torch stacks them; dropout acts between layers.
+    directions and state are in torch's order, layer by layer, forward first; dropout acts between layers.
     The backward direction reads each sequence from its last step: a restart or a row's length cuts it there.
+    Under autocast everything runs in the dtype of the weights.
     """
+    autocast = torch.is_autocast_enabled(x.device.type)
+    if autocast:
+        dtype = directions[0].weights.W_h.dtype
+        x, state = x.to(dtype), tuple(slot.to(dtype) for slot in state)
+    if reset is not None and not reset.any():
+        reset = None
+    orders: list[Order] = [(lambda x: x, reset)]
+    if bidirectional:
+        orders.append(_backwards(x, reset, lengths))
     last: list[Slots] = []
-    for depth, directions in enumerate(layers):
-        if depth and dropout:
-            x = drop(x, dropout)
-        outputs = []
-        for reverse, direction in enumerate(directions):
-            start = tuple(slot[len(last)] for slot in state)
-            y, end = _run_direction(cell, direction, x, start, reset, lengths, bool(reverse), backend)
-            outputs.append(y)
-            last.append(end)
-        x = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+    with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
+        for first in range(0, len(directions), len(orders)):
+            if first and dropout:
+                x = drop(x, dropout)
+            outputs = []
+            for direction, (turn, restarts) in zip(directions[first:], orders, strict=False):
+                start = tuple(slot[len(last)] for slot in state)
+                y, end = _run_direction(cell, turn(x), direction, start, restarts, lengths, backend)
+                outputs.append(turn(y))
+                last.append(end)
+            x = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
     return x, tuple(torch.stack(slots) for slots in zip(*last, strict=True))
+
+
+def _backwards(x: Tensor, reset: Tensor | None, lengths: Tensor | None) -> Order:
+    """Every row is read from its last step; steps after a row's length stay where they are."""
+    T, B = x.shape[:2]
+    time, rows = torch.arange(T, device=x.device)[:, None], torch.arange(B, device=x.device)
+    order = torch.where(time < lengths, lengths - 1 - time, time) * B + rows if lengths is not None else None
+
+    def turn(part: Tensor) -> Tensor:
+        if order is None:
+            return part.flip(0)
+        return part.flatten(0, 1).index_select(0, order.flatten()).view(part.shape)
+
+    if reset is not None:
+        reset = torch.cat((torch.zeros_like(reset[:1]), turn(reset)[:-1]))
+    return turn, reset
 
 
 def _run_direction(
     cell: Cell,
-    direction: Direction,
     x: Tensor,
+    direction: Direction,
     state: Slots,
     reset: Tensor | None,
     lengths: Tensor | None,
-    reverse: bool,
     backend: str,
 ) -> tuple[Tensor, Slots]:
-    step = run if direction.W_r is None else _run_projected(direction.W_r)
-    if not reverse:
-        return step(cell, x, direction.weights, state, reset=reset, lengths=lengths, backend=backend)
-    T, B = x.shape[:2]
-    time = torch.arange(T, device=x.device)[:, None].expand(T, B)
-    ends = torch.full((B,), T, device=x.device) if lengths is None else lengths
-    order = torch.where(time < ends, ends - 1 - time, time)  # T B, its own inverse
-    rows = torch.arange(B, device=x.device)
-    if reset is not None:
-        reset = torch.cat((torch.zeros_like(reset[:1]), reset[order, rows][:-1]))
-    y, last = step(cell, x[order, rows], direction.weights, state, reset=reset, lengths=lengths, backend=backend)
-    return y[order, rows], last
+    """One layer in one direction.
 
-
-def _run_projected(W_r: Tensor):  # type: ignore[no-untyped-def]
-    """`run` for a layer whose output is h = W_r m.
-
-    The product with W_h is (W_h W_r) m, so the sweep runs on m; the h_0 that came in enters as part of the
-    first input: [x h_0] [W_x; W_h].
+    With a projection the product with W_h is (W_h W_r) m, so the sweep runs on m; the h_0 that came in enters
+    as part of the first input: [x h_0] [W_x; W_h].
     """
-
-    def step(cell, x, weights, state, *, reset, lengths, backend):  # type: ignore[no-untyped-def]
-        W_x, W_h, b_x, b_h = weights
-        h0, *rest = state
-        first = h0 if reset is None else h0.masked_fill(reset[0, :, None], 0)
-        entering = torch.cat((first[None], first.new_zeros(x.shape[0] - 1, *first.shape)))
-        inner = Weights(torch.cat((W_x, W_h), 1), W_h @ W_r, b_x, b_h)
-        start = (rest[0].new_zeros(rest[0].shape), *rest)
-        x = torch.cat((x, entering), -1)
-        m, (m_last, *last) = run(cell, x, inner, start, reset=reset, lengths=lengths, backend=backend)
-        h_last = linear(m_last, W_r)
-        if lengths is not None:
-            h_last = torch.where(lengths[:, None] > 0, h_last, h0)
-        return linear(m, W_r), (h_last, *last)
-
-    return step
+    (W_x, W_h, b_x, b_h), W_r = direction
+    if W_r is None:
+        return run(cell, x, direction.weights, state, reset=reset, lengths=lengths, backend=backend)
+    h0, *rest = state
+    first = h0 if reset is None else h0.masked_fill(reset[0, :, None], 0)
+    entering = torch.cat((first[None], first.new_zeros(x.shape[0] - 1, *first.shape)))
+    inner = Weights(torch.cat((W_x, W_h), 1), W_h @ W_r, b_x, b_h)
+    start = (rest[0].new_zeros(rest[0].shape), *rest)
+    x = torch.cat((x, entering), -1)
+    m, (m_last, *last) = run(cell, x, inner, start, reset=reset, lengths=lengths, backend=backend)
+    h_last = linear(m_last, W_r)
+    if lengths is not None:
+        h_last = torch.where(lengths[:, None] > 0, h_last, h0)
+    return linear(m, W_r), (h_last, *last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def change(f: Callable[[Tensor], Tensor], state: State) -> State:
 
 
 def detach(state: State) -> State:
+    """The same state, outside any graph."""
     return change(Tensor.detach, state)
 
 
@@ -41,7 +43,7 @@ def segments(reset: Bool[Tensor, "T B"] | None, steps: int) -> Iterator[tuple[in
         return
     starts = reset.any(dim=1).nonzero().flatten().tolist()
     bounds = [0, *(t for t in starts if t > 0), steps]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         yield start, stop, reset[start] if start in starts else None
 
 
@@ -51,7 +53,11 @@ def run_segments(
     """Run `step(x, state) -> (y, state)` over T steps, with rows starting anew where reset says so.
 
     Exact for any function that carries its state: time is cut at every step in which a row restarts.
+    Raises ValueError unless reset is bool (T, B).
     """
+    if reset is not None and (reset.dtype != torch.bool or reset.shape != x.shape[:2]):
+        wanted, got = tuple(x.shape[:2]), tuple(reset.shape)
+        raise ValueError(f"reset must be bool with the leading axes of x, {wanted}; got {reset.dtype} {got}.")
     outputs = []
     for start, stop, rows in segments(reset, x.shape[0]):
         if rows is not None:
@@ -102,4 +108,29 @@ def _parts(tree: Any) -> tuple[str, list[tuple[Any, Any]]]:
         return "dict", list(tree.items())
     if isinstance(tree, (tuple, list)):
         return "tuple" if isinstance(tree, tuple) else "list", list(enumerate(tree))
-    raise TypeError(f"what is saved must be tensors, numbers, tuples, dicts and dataclasses; got {type(tree).__name__}.")
+    raise TypeError(
+        f"what is saved must be tensors, numbers, tuples, dicts and dataclasses; got {type(tree).__name__}."
+    )
+
+
+def moved(tree: Any, device: torch.device, kinds: Iterable[type]) -> Any:
+    """The tree with its tensors on a device; kinds as in unflatten."""
+    skeleton, tensors = flatten(tree)
+    return unflatten(skeleton, {name: tensor.to(device) for name, tensor in tensors.items()}, kinds)
+
+
+Random = tuple[Tensor, Tensor | None]
+"""The state of torch's random numbers, on the CPU and on a GPU."""
+
+
+def random_state(device: torch.device) -> Random:
+    """Where torch's random numbers are; the GPU's too if the device is one."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if device.type == "cuda" else None
+
+
+def set_random_state(random: Random, device: torch.device) -> None:
+    """Put random numbers where random_state found them; the GPU's only if the device is one."""
+    cpu, gpu = random
+    torch.set_rng_state(cpu)
+    if gpu is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(gpu)

@@ -4,13 +4,14 @@
     backward   ds_t += the error of step t;  (du_t, dv_t, ds_{t-1}) = dP(ds_t);  dh_{t-1} += W_h^T dv_t;
                ds_{t-1} <- 0 where a row restarts
 
-This is backpropagation through time (Rumelhart, Hinton and Williams 1986; Werbos 1990) and the definition that
-every kernel must equal. Only the products with W_h are sequential: dW_h is one product over all steps.
+This is backpropagation through time (Rumelhart, Hinton and Williams 1986; Werbos 1990) and the definition
+that every kernel must equal. Only the products with W_h are sequential: dW_h is one product over all steps.
 """
 
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 from throughtime.cells.base import Cell, Gates, Kept
@@ -30,6 +31,8 @@ def sweep(
     u = W_x x + b_x of all steps; s0 is S tensors (B, H), and may be a function of anything.
     Rows restart from zeros before the steps where reset is True; state and gradient are both cut there.
     """
+    if torch.jit.is_tracing():  # a trace that is to be saved must not hold a call of Python
+        return forward(cell, u, W_h, b_h, s0, reset)
     return _Sweep.apply(cell, reset, u, W_h, b_h, *s0)
 
 
@@ -51,7 +54,7 @@ def forward(cell: Cell, u: Tensor, W_h: Tensor, b_h: Tensor | None, s0: Slots, r
 def backward(
     cell: Cell, kept: Kept, W_h: Tensor, reset: Tensor | None, dstates: tuple[Tensor | None, ...]
 ) -> tuple[Gates, Gates, Slots]:
-    """du and dv of all steps (T, B, G, H) and ds0, given what was kept and the errors that arrive at each step."""
+    """du and dv of all steps (T, B, G, H), and ds0, from what was kept and the errors of each step."""
     T = kept[0].shape[0]
     errors = [error for error in dstates if error is not None]
     ds = tuple(torch.zeros_like(errors[0][0]) for _ in dstates)
@@ -60,7 +63,7 @@ def backward(
     for t in reversed(range(T)):
         ds = tuple(d if error is None else d + error[t] for d, error in zip(ds, dstates, strict=True))
         du_t, dv_t, (dh, *rest) = cell.backward(ds, tuple(part[t] for part in kept))
-        ds = (dh + dv_t.flatten(-2) @ W_h, *rest)
+        ds = (dh + dv_t.reshape(-1, W_h.shape[0]) @ W_h, *rest)
         if reset is not None:
             ds = tuple(d.masked_fill(reset[t, :, None], 0) for d in ds)
         du.append(du_t)
@@ -71,7 +74,7 @@ def backward(
 def recall(
     cell: Cell, u: Tensor, W_h: Tensor, b_h: Tensor | None, s0: Slots, states: Slots, reset: Tensor | None
 ) -> tuple[Slots, Kept]:
-    """The state that entered each step, S tensors (T, B, H), and what each step keeps: one product, no loop."""
+    """The state before each step, S tensors (T, B, H), and what each step keeps; one product, no loop."""
     before = tuple(torch.cat((first[None], slot[:-1])) for first, slot in zip(s0, states, strict=True))
     if reset is not None:
         before = tuple(slot.masked_fill(reset[:, :, None], 0) for slot in before)
@@ -80,12 +83,18 @@ def recall(
 
 
 class _Sweep(torch.autograd.Function):
-    """forward and backward as one differentiable operation that keeps only u and the states."""
+    """forward and backward as one operation that keeps only u and the states.
+
+    What a step keeps is recalled from the inputs and outputs, which know their own gradients: backward is
+    differentiable in its turn.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(cell: Cell, reset: Tensor | None, u: Tensor, W_h: Tensor, b_h: Tensor | None, *s0: Tensor) -> Slots:
+    def forward(
+        cell: Cell, reset: Tensor | None, u: Tensor, W_h: Tensor, b_h: Tensor | None, *s0: Tensor
+    ) -> Slots:
         return forward(cell, u, W_h, b_h, s0, reset)
 
     @staticmethod
@@ -93,6 +102,7 @@ class _Sweep(torch.autograd.Function):
         ctx.cell, reset, u, W_h, b_h, *s0 = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(reset, u, W_h, b_h, *s0, *output)
+        ctx.save_for_forward(reset, u, W_h, b_h, *s0)
 
     @staticmethod
     def backward(ctx: Any, *dstates: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -100,29 +110,17 @@ class _Sweep(torch.autograd.Function):
         s0, states = tuple(rest[: ctx.cell.slots]), tuple(rest[ctx.cell.slots :])
         if all(error is None for error in dstates) or u.shape[0] == 0:
             return (None,) * (5 + len(s0))
-        if torch.is_grad_enabled():
-            return None, None, *_differentiable(ctx.cell, reset, u, W_h, b_h, s0, dstates)
-        before, kept = recall(ctx.cell, u, W_h, b_h, s0, states, reset)
-        du, dv, ds0 = backward(ctx.cell, kept, W_h, reset, dstates)
-        rows = dv.flatten(0, 1).flatten(1)  # TB GH
-        dW_h = rows.T @ before[0].flatten(0, 1)
+        with torch.autocast(u.device.type, enabled=False):
+            before, kept = recall(ctx.cell, u, W_h, b_h, s0, states, reset)
+            du, dv, ds0 = backward(ctx.cell, kept, W_h, reset, dstates)
+            rows = dv.reshape(-1, W_h.shape[0])  # TB GH
+            dW_h = rows.T @ before[0].reshape(-1, W_h.shape[1])
         return None, None, du, dW_h, None if b_h is None else rows.sum(0), *ds0
 
-
-def _differentiable(
-    cell: Cell,
-    reset: Tensor | None,
-    u: Tensor,
-    W_h: Tensor,
-    b_h: Tensor | None,
-    s0: Slots,
-    dstates: tuple[Tensor | None, ...],
-) -> list[Tensor | None]:
-    """The gradient as a graph: what is kept is neither input nor output, so all is recomputed from the inputs."""
-    inputs = [u, W_h, b_h, *s0]
-    wanted = [part for part in inputs if part is not None and part.requires_grad]
-    states = forward(cell, u, W_h, b_h, s0, reset)
-    pairs = [(state, error) for state, error in zip(states, dstates, strict=True) if error is not None]
-    outputs, errors = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, errors, create_graph=True, allow_unused=True))
-    return [next(found) if part is not None and part.requires_grad else None for part in inputs]
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Forward mode: the loop itself, for what was saved still carries its tangents."""
+        reset, u, W_h, b_h, *s0 = ctx.saved_tensors
+        with forward_ad._set_fwd_grad_enabled(True):
+            states = forward(ctx.cell, u, W_h, b_h, tuple(s0), reset)
+            return tuple(forward_ad.unpack_dual(state).tangent for state in states)

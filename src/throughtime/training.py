@@ -16,20 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from throughtime.chunk import Chunk, Source
 from throughtime.credit import BPTT, Credit, Estimate, credit_named, spell_credit
+from throughtime.finite import NonFiniteError, check_weights, first_bad
 from throughtime.inference import device_of, evaluate
 from throughtime.nets import Loss, losses
 from throughtime.runs import Run, fill, weights_of
-from throughtime.shapes import Tensor
-from throughtime.state import flatten, unflatten
+from throughtime.state import moved, random_state, set_random_state
 
 __all__ = ["NonFiniteError", "Record", "cosine", "evaluate", "train"]
 
 Schedule = LRScheduler | Callable[[float], float]
 """A scheduler of torch.optim, stepped once an update; or the factor on the learning rate by progress in [0, 1]."""
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or a gradient became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +108,8 @@ def train(
     Closing the iterator saves the run. Raises NonFiniteError when a loss or gradient is NaN or infinite, before it
     touches the weights; ValueError and FileExistsError for wrong arguments.
     """
+    if not len(chunks):
+        raise ValueError("chunks must not be empty. Use a longer text, or fewer streams.")
     credit = _default_credit(chunks) if credit is None else credit_named(credit)
     _check_limits(clip=clip, epochs=epochs, updates=updates, seconds=seconds)
     _check_limits(validate_every=validate_every, patience=patience)
@@ -119,8 +117,6 @@ def train(
         raise ValueError("patience must go with validation; got none. Give validation chunks, or leave patience out.")
     if resume and run is None:
         raise ValueError("resume must go with run, the folder to go on from; got none.")
-    if not len(chunks):
-        raise ValueError("chunks must not be empty. Use a longer text, or fewer streams.")
     if epochs is None and updates is None and seconds is None:
         epochs = 1
     limits = {"epochs": epochs, "updates": updates, "seconds": seconds}
@@ -128,7 +124,7 @@ def train(
         net=net,
         chunks=chunks,
         credit=credit,
-        loss=losses[loss] if isinstance(loss, str) else loss,
+        loss=loss_named(loss) if isinstance(loss, str) else loss,
         optimizer=torch.optim.AdamW(net.parameters(), lr=2e-3) if optimizer is None else optimizer,
         schedule=schedule,
         clip=clip,
@@ -138,12 +134,11 @@ def train(
         patience=patience,
     )
     if run is not None and resume:
-        loop.resume(Run(run))
+        loop.resume(Run(run), config or {})
     elif run is not None:
         sections = {"network": _config_of(net), "text": _text_of(chunks), "training": loop.describe(loss)}
         vocabulary = getattr(getattr(chunks, "text", None), "vocabulary", None)
-        loop.run = Run.create(run, {**sections, **(config or {})}, vocabulary)
-        loop.save()
+        loop.create(Run.create(run, {**sections, **(config or {})}, vocabulary))
     return loop.records()
 
 
@@ -175,6 +170,8 @@ class _Loop:
         self.run: Run | None = None
         self.clock = time.perf_counter()
         self.saved = self.clock
+        self.cost = 0.0  # seconds that the last save took
+        self.failed = False
         self.busy = False  # inside an update, when weights and position do not belong together
 
     def records(self) -> Iterator[Record]:
@@ -184,8 +181,12 @@ class _Loop:
                 record = self._step()
                 if record is not None:
                     yield record
+        except NonFiniteError:
+            self.failed = True
+            raise
         finally:
-            if self.run is not None and not self.busy and not self._broken():
+            self._put_rates_back()
+            if self.run is not None and not self.busy and not self.failed:
                 self.save()
 
     def _step(self) -> Record | None:
@@ -193,8 +194,12 @@ class _Loop:
         place = self.position
         chunk = self.chunks[place.index].to(self.device)
         self.net.train()
-        before = self.memory
-        estimate, memory = self.credit(self.net, self.loss, chunk, before)
+        before, random = self.memory, random_state(self.device)
+        try:
+            estimate, memory = self.credit(self.net, self.loss, chunk, before)
+        except BaseException:
+            set_random_state(random, self.device)  # so that what is saved now goes on exactly
+            raise
         epoch, index = divmod(place.epoch * len(self.chunks) + place.index + 1, len(self.chunks))
         if not estimate.count:
             self.memory = memory
@@ -228,7 +233,8 @@ class _Loop:
         )
         if self.run is not None:
             self.run.log(asdict(record))
-            if validation is not None or time.perf_counter() - self.saved > 60:
+            # Often enough that little is lost, and at most a fiftieth of the time.
+            if validation is not None or time.perf_counter() - self.saved > max(5.0, 50 * self.cost):
                 self.save()
         return record
 
@@ -243,8 +249,9 @@ class _Loop:
             self.optimizer.zero_grad()
             update = self.position.update + 1
             raise NonFiniteError(
-                f"the loss or its gradient is not finite at update {update}: {_first_bad(self.net, chunk, before, estimate)} "
-                "is the first tensor that is not. Lower the learning rate, or set clip."
+                f"the loss or its gradient is not finite at update {update}: "
+                f"{first_bad(self.net, chunk, before, estimate)} is the first tensor that is not. "
+                "Lower the learning rate, or set clip."
             )
         return norm
 
@@ -284,6 +291,11 @@ class _Loop:
     def _validate(self) -> float:
         assert self.validation is not None
         mean = evaluate(self.net, self.validation, self.loss).mean
+        if not math.isfinite(mean):
+            raise NonFiniteError(
+                f"the validation loss is not finite after update {self.position.update}. "
+                "Lower the learning rate, or set clip."
+            )
         place = self.position
         better = place.best is None or mean < place.best
         waited = 0 if better else place.waited + 1
@@ -296,12 +308,29 @@ class _Loop:
     def _seconds(self) -> float:
         return time.perf_counter() - self.clock
 
-    def _broken(self) -> bool:
-        return not all(bool(weight.isfinite().all()) for weight in self.net.parameters())
+    def _put_rates_back(self) -> None:
+        """The optimiser is the caller's: a schedule by progress leaves no mark on it."""
+        if self.schedule is not None and not isinstance(self.schedule, LRScheduler):
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate
+
+    def create(self, run: Run) -> None:
+        """Keep this training in a new run, or leave no folder."""
+        self.run = run
+        try:
+            self.save()
+        except BaseException:
+            run.discard()
+            raise
 
     def save(self) -> None:
-        """Write the last weights and all that going on needs; without validation they are the best weights too."""
+        """Write the last weights and all that going on needs; without validation they are the best weights too.
+
+        Weights that are not finite are not written: raises NonFiniteError.
+        """
         assert self.run is not None
+        start = time.perf_counter()
+        check_weights(self.net, self.position.update)
         if self.position.best is None:
             self.run.save_weights(self.net)
         schedule = self.schedule.state_dict() if isinstance(self.schedule, LRScheduler) else None
@@ -313,13 +342,13 @@ class _Loop:
                 "optimizer": self.optimizer.state_dict(),
                 "rates": self.rates,
                 "schedule": schedule,
-                "random": torch.get_rng_state(),
-                "random_gpu": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+                "random": random_state(self.device),
             }
         )
         self.saved = time.perf_counter()
+        self.cost = self.saved - start
 
-    def resume(self, run: Run) -> None:
+    def resume(self, run: Run, sections: dict[str, Any]) -> None:
         """Go on from a run exactly where it was saved."""
         tree = run.load_resume((_Position, *self.credit.memories))
         fill(self.net, tree["weights"], run.path)
@@ -327,11 +356,13 @@ class _Loop:
         if isinstance(self.schedule, LRScheduler) and tree["schedule"] is not None:
             self.schedule.load_state_dict(tree["schedule"])
         self.rates, self.position = tree["rates"], replace(tree["position"], over=False)
-        self.memory = _moved(tree["memory"], self.device, (_Position, *self.credit.memories))
-        torch.set_rng_state(tree["random"])
-        if self.device.type == "cuda" and tree["random_gpu"] is not None:
-            torch.cuda.set_rng_state(tree["random_gpu"])
-        run.rewind(self.position.update)
+        self.memory = moved(tree["memory"], self.device, (_Position, *self.credit.memories))
+        set_random_state(tree["random"], self.device)
+        self.clock = time.perf_counter() - self.position.seconds
+        if not self._finished():
+            run.rewind(self.position.update)
+            others = {name: value for name, value in run.config.get("training", {}).items() if name not in self.limits}
+            run.amend({"training": {**others, **self.limits}, **sections})
         self.run = run
 
     def describe(self, loss: Loss | str) -> dict[str, Any]:
@@ -361,6 +392,13 @@ def _default_credit(chunks: Source) -> BPTT:
     return BPTT(h=steps, every=steps)
 
 
+def loss_named(name: str) -> Loss:
+    """The loss of a name in `losses`."""
+    if name not in losses:
+        raise ValueError(f"loss must be {', '.join(losses)}, or a function; got {name!r}.")
+    return losses[name]
+
+
 def _check_limits(**limits: float | None) -> None:
     for name, value in limits.items():
         if value is not None and not value > 0:
@@ -368,57 +406,10 @@ def _check_limits(**limits: float | None) -> None:
 
 
 def _config_of(net: nn.Module) -> dict[str, Any]:
-    return net.config() if hasattr(net, "config") else {"class": type(net).__name__}
+    config = getattr(net, "config", None)
+    return config() if callable(config) else {"class": type(net).__name__}
 
 
 def _text_of(chunks: Source) -> dict[str, Any] | None:
     text = getattr(chunks, "text", None)
     return None if text is None else text.describe()
-
-
-def _moved(memory: Any, device: torch.device, kinds: tuple[type, ...]) -> Any:
-    skeleton, tensors = flatten(memory)
-    return unflatten(skeleton, {name: tensor.to(device) for name, tensor in tensors.items()}, kinds)
-
-
-def _first_bad(net: nn.Module, chunk: Chunk, memory: Any, estimate: Estimate) -> str:
-    """The name of the first tensor that is not finite, in the order in which they depend on each other."""
-    for name, weight in net.named_parameters():
-        if not weight.isfinite().all():
-            return f"the weight {name}"
-    for name in ("x", "y"):
-        value = getattr(chunk, name)
-        counted = value is not None and (name == "x" or chunk.mask is None)
-        if counted and not value.isfinite().all():
-            return name
-    for name, value in flatten(memory, "memory")[1].items():
-        if value.is_floating_point() and not value.isfinite().all() and not name.endswith(".y"):
-            return f"{name} (the carried state)"
-    outputs = _first_bad_output(net, chunk)
-    if outputs:
-        return outputs
-    if not estimate.loss.isfinite():
-        return "the loss"
-    return next(f"the gradient of {name}" for name, grad in estimate.grads.items() if not grad.isfinite().all())
-
-
-def _first_bad_output(net: nn.Module, chunk: Chunk) -> str:
-    """The first module whose output is not finite, in the order in which they run from a zero state."""
-    bad: list[str] = []
-    hooks = []
-
-    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            if isinstance(first, Tensor) and not first.isfinite().all():
-                bad.append(f"the output of {name or 'the network'}")
-
-        return hook
-
-    for name, module in net.named_modules():
-        hooks.append(module.register_forward_hook(look(name)))
-    with torch.no_grad():
-        net(chunk.x, None, chunk.reset)
-    for hook in hooks:
-        hook.remove()
-    return bad[0] if bad else ""

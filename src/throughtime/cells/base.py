@@ -41,6 +41,6 @@ class Cell(ABC):
                 f"kept of {type(self).__name__} must be (u, v, *s), {2 + self.slots} tensors; got {len(kept)}. "
                 "Return the arguments of forward as kept, or write a backward."
             )
-        _, pull = torch.func.vjp(lambda u, v, *s: self.forward(u, v, s)[0], *kept)
+        pull = torch.func.vjp(lambda u, v, *s: self.forward(u, v, s)[0], *kept)[1]
         du, dv, *dp = pull(tuple(ds))
         return du, dv, tuple(dp)

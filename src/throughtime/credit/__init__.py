@@ -1,7 +1,8 @@
 """Algorithms by name; a new one is one file and one line here."""
 
-from throughtime.credit.base import Credit, Estimate, Loss, sum_errors
+from throughtime.credit.base import Credit, Estimate
 from throughtime.credit.bptt import BPTT
+from throughtime.nets import Loss, sum_errors
 from throughtime.spelling import parse, spell
 
 __all__ = ["BPTT", "Credit", "Estimate", "Loss", "algorithms", "credit_named", "spell_credit", "sum_errors"]

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from throughtime.chunk import Chunk
-from throughtime.nets import Loss, sum_errors
+from throughtime.nets import Loss
 from throughtime.shapes import Float, Tensor
 from throughtime.state import State
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
@@ -57,11 +58,19 @@ class Credit(ABC):
 
 def gradient(net: nn.Module, error: Tensor) -> dict[str, Tensor]:
     """The gradient of a summed error, by name of parameter, tied weights once."""
-    weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
+    weights = learning(net)
     if not error.requires_grad:
         raise ValueError("net must have parameters that its errors depend on; got an error without a gradient.")
     found = torch.autograd.grad(error, list(weights.values()), allow_unused=True)
     return {name: grad for name, grad in zip(weights, found, strict=True) if grad is not None}
+
+
+def learning(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that learn, by name, tied ones once. Raises ValueError when there are none."""
+    weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
+    if not weights:
+        raise ValueError("net must have parameters that learn; got none with requires_grad.")
+    return weights
 
 
 def add(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:

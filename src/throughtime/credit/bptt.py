@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from throughtime.chunk import Chunk, join
-from throughtime.credit.base import Credit, Estimate, Loss, gradient, sum_errors
+from throughtime.credit.base import Credit, Estimate, gradient
 from throughtime.credit.trace import Layer, Trace, carry, check, follow, read
-from throughtime.nets import Network, Window
+from throughtime.nets import Loss, Network, Window, sum_errors
 from throughtime.state import State, detach
 
 

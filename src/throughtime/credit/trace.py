@@ -8,6 +8,7 @@ Williams and Peng (1990), with the activations of then and the weights of now; M
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,8 @@ from torch.nn.functional import linear
 from throughtime import sweep
 from throughtime.cells.base import Kept
 from throughtime.chunk import Chunk
-from throughtime.credit.base import Estimate, Loss, sum_errors
-from throughtime.nets import Network, Window
+from throughtime.credit.base import Estimate, learning
+from throughtime.nets import Loss, Network, Window, sum_errors
 from throughtime.shapes import Slots, Tensor
 from throughtime.stack import direction_of
 
@@ -48,13 +49,21 @@ class Trace:
 
 def check(net: nn.Module) -> None:
     """Raise TypeError unless the activations of this network can be kept."""
-    names = {name for name, _ in net.named_parameters()}
-    if isinstance(net, Window) or (isinstance(net, Network) and "layers.weight_hh_l0" in names):
+    plain = {id(weight) for weight in net.parameters()}
+    if isinstance(net, Window) or (isinstance(net, Network) and all(id(w) in plain for w in _weights(net))):
         return
     raise TypeError(
-        f"net must be one of the library's own networks, with plain weights, for replay=False; got {type(net).__name__}. "
+        f"net must be a Network with plain weights for replay=False; got {type(net).__name__}. "
         "Its activations cannot be kept apart from its graph: use replay=True."
     )
+
+
+def _weights(net: Network) -> Iterator[Tensor]:
+    """The weights that delta is carried through by hand."""
+    for depth in range(net.layers.depth):
+        yield from (weight for weight in direction_of(net.layers, f"l{depth}").weights if weight is not None)
+    if net.embed is not None:
+        yield net.embed.weight
 
 
 @torch.no_grad()
@@ -68,8 +77,8 @@ def read(net: Network, chunk: Chunk, state: Slots | None) -> tuple[Trace, Slots]
     last: list[Slots] = []
     for depth in range(layers.depth):
         noise = None
-        if depth and layers.training and layers.dropout:
-            noise = drop(torch.ones_like(x), layers.dropout)
+        if depth and layers.dropout:
+            noise = drop(torch.ones_like(x), layers.dropout, layers.training)
             x = x * noise
         W_x, W_h, b_x, b_h = direction_of(layers, f"l{depth}").weights
         u = linear(x, W_x, b_x).unflatten(-1, (cell.gates, layers.units))
@@ -106,40 +115,36 @@ def carry(net: Network, loss: Loss, trace: Trace, new: Chunk) -> Estimate:
         error, count = sum_errors(loss, net.readout(drop(top, net.dropout, net.training)), new)
     if not count:
         return Estimate(error.detach(), count, {})
-    names = {id(weight): name for name, weight in net.named_parameters() if weight.requires_grad}
     readout = [weight for weight in net.readout.parameters() if weight.requires_grad]
     dtop, *found = torch.autograd.grad(error, [top, *readout])
-    grads = {names[id(weight)]: grad for weight, grad in zip(readout, found, strict=True)}
+    grads = {id(weight): grad for weight, grad in zip(readout, found, strict=True)}
     dh = torch.cat((torch.zeros_like(trace.h[: steps - new.steps]), dtop))
     with torch.no_grad():
         dx = _through_layers(net, trace, dh, grads)
         if net.embed is not None:
-            table = torch.zeros_like(net.embed.weight).index_add_(0, trace.x.flatten(), dx.flatten(0, 1))
-            _add(grads, "embed.weight", table)
-    learned = set(names.values())
-    return Estimate(error.detach(), count, {name: grad for name, grad in grads.items() if name in learned})
+            table = torch.zeros_like(net.embed.weight)
+            _add(grads, net.embed.weight, table.index_add_(0, trace.x.flatten(), dx.flatten(0, 1)))
+    named = {id(weight): name for name, weight in learning(net).items()}
+    return Estimate(error.detach(), count, {named[key]: grad for key, grad in grads.items() if key in named})
 
 
-def _through_layers(net: Network, trace: Trace, dh: Tensor, grads: dict[str, Tensor]) -> Tensor:
-    """Delta through the layers from the last to the first; fills grads, returns dL/dx of the first layer."""
+def _through_layers(net: Network, trace: Trace, dh: Tensor, grads: dict[int, Tensor]) -> Tensor:
+    """Delta through the layers from the last to the first; adds to grads, by id; returns dL/dx of the first."""
     cell = net.layers.cell
     for depth, layer in reversed(list(enumerate(trace.layers))):
-        W_x, W_h, *_ = direction_of(net.layers, f"l{depth}").weights
+        W_x, W_h, b_x, b_h = direction_of(net.layers, f"l{depth}").weights
         errors = (dh, *(None,) * (cell.slots - 1))
         du, dv, _ = sweep.backward(cell, layer.kept, W_h, trace.reset, errors)
         du, dv = du.flatten(2).flatten(0, 1), dv.flatten(2).flatten(0, 1)  # TB GH
-        for name, grad in (
-            ("weight_ih", du.T @ layer.x.flatten(0, 1)),
-            ("weight_hh", dv.T @ layer.before.flatten(0, 1)),
-            ("bias_ih", du.sum(0)),
-            ("bias_hh", dv.sum(0)),
-        ):
-            _add(grads, f"layers.{name}_l{depth}", grad)
+        _add(grads, W_x, du.T @ layer.x.flatten(0, 1))
+        _add(grads, W_h, dv.T @ layer.before.flatten(0, 1))
+        _add(grads, b_x, du.sum(0))
+        _add(grads, b_h, dv.sum(0))
         dh = (du @ W_x).view_as(layer.x)
         if layer.noise is not None:
             dh = dh * layer.noise
     return dh
 
 
-def _add(grads: dict[str, Tensor], name: str, grad: Tensor) -> None:
-    grads[name] = grads[name] + grad if name in grads else grad
+def _add(grads: dict[int, Tensor], weight: Tensor | None, grad: Tensor) -> None:
+    grads[id(weight)] = grads[id(weight)] + grad if id(weight) in grads else grad

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 
 from throughtime.cells import Cell, spell_cell
-from throughtime.kernels import reference
-from throughtime.kernels import torch_functions
+from throughtime.kernels import reference, torch_functions
 from throughtime.shapes import Bool, Float, Int, Slots, Tensor
 
 __all__ = ["BACKENDS", "Choice", "Weights", "choose", "run", "why"]
@@ -52,7 +51,7 @@ def choose(cell: Cell, *, reset: bool = False, lengths: bool = False, backend: s
     refusal = torch_functions.refusal(cell, reset, lengths)
     if refusal:
         return Choice("reference", f"reference: {refusal}")
-    return Choice("torch", f"torch: torch {torch.__version__} has a recurrent function for {spell_cell(cell)}")
+    return Choice("torch", f"torch: torch {torch.__version__} has its own {spell_cell(cell)}")
 
 
 def run(
@@ -70,8 +69,6 @@ def run(
     With lengths, row b has lengths[b] steps: outputs after them are zeros, and its last state is that of its
     last step (the state that came in, when it has none).
     """
-    if reset is not None and not reset.any():
-        reset = None
     choice = choose(cell, reset=reset is not None, lengths=lengths is not None, backend=backend)
     return BACKENDS[choice.backend].run(cell, x, weights, state, reset, lengths)
 
@@ -79,7 +76,7 @@ def run(
 def why(layer: torch.nn.Module, *, reset: bool = False, lengths: bool = False) -> str:
     """One sentence: which backend runs a layer, or the layers of a network, under these options, and why."""
     layer = getattr(layer, "layers", layer)
-    cell = getattr(layer, "cell", None)
+    cell = torch_functions.MODES.get(getattr(layer, "mode", ""), getattr(layer, "cell", None))
     if cell is None:
         return f"torch: {type(layer).__name__} has no recurrence"
     return choose(cell, reset=reset, lengths=lengths, backend=getattr(layer, "backend", "auto")).why

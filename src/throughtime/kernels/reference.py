@@ -21,13 +21,18 @@ def run(
     reset: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Slots]:
+    """See kernels.run."""
+    T, B = x.shape[:2]
+    if lengths is not None:
+        # No number may come from the padding, not even 0 * NaN: its x is 0, and every step of it starts anew.
+        over = torch.arange(T, device=x.device)[:, None] >= lengths  # T B
+        x = x.masked_fill(over[..., None], 0)
+        reset = over if reset is None else reset | over
     W_x, W_h, b_x, b_h = weights
     u = linear(x, W_x, b_x).unflatten(-1, (cell.gates, W_h.shape[1]))  # T B G H
     states = sweep(cell, u, W_h, b_h, state, reset)
-    T = x.shape[0]
     if lengths is None:
         return states[0], tuple(slot[-1] for slot in states) if T else state
     every = tuple(torch.cat((first[None], slot)) for first, slot in zip(state, states, strict=True))
-    rows = torch.arange(x.shape[1], device=x.device)
-    over = torch.arange(T, device=x.device)[:, None] >= lengths  # T B
-    return states[0].masked_fill(over[..., None], 0), tuple(slot[lengths, rows] for slot in every)
+    last = lengths, torch.arange(B, device=x.device)
+    return states[0].masked_fill(over[..., None], 0), tuple(slot[last] for slot in every)

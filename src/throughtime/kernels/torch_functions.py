@@ -1,4 +1,7 @@
-"""The torch backend: torch's own recurrent functions, cut where a row restarts, packed where rows are unequal."""
+"""The torch backend: torch's own recurrent functions, cut where rows restart, packed where unequal."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -7,7 +10,15 @@ from throughtime.cells import GRU, LSTM, Cell, Elman
 from throughtime.shapes import Slots, Tensor
 from throughtime.state import run_segments
 
-FUNCTIONS = {
+MODES: dict[str, Cell] = {
+    "RNN_TANH": Elman("tanh"),
+    "RNN_RELU": Elman("relu"),
+    "GRU": GRU(),
+    "LSTM": LSTM(),
+}
+"""The cell of each `mode` of torch's layers."""
+
+FUNCTIONS: dict[Cell, Callable[..., Any]] = {
     Elman("tanh"): torch.rnn_tanh,
     Elman("relu"): torch.rnn_relu,
     GRU(): torch.gru,
@@ -32,8 +43,9 @@ def run(
     reset: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Slots]:
+    """See kernels.run."""
     flat = [weight for weight in weights if weight is not None]
-    # cuDNN keeps what a gradient needs only in training mode; there is no dropout here, so the mode changes no number.
+    # cuDNN keeps what a gradient needs in training mode only; without dropout the mode changes no number.
     options = (len(flat) == 4, 1, 0.0, torch.is_grad_enabled(), False)
 
     def call(data: Tensor, slots: Slots, batch_sizes: Tensor | None = None) -> tuple[Tensor, Slots]:
@@ -50,7 +62,7 @@ def run(
 
 
 def _unequal(call, x: Tensor, state: Slots, lengths: Tensor) -> tuple[Tensor, Slots]:  # type: ignore[no-untyped-def]
-    """Rows of unequal length through torch's packed sequences, which know no empty row: those are left out."""
+    """Rows of unequal length, as torch's packed sequences; these know no empty row, so those are left out."""
     rows = lengths.nonzero().flatten()
     if rows.numel() == 0:
         return x.new_zeros(*x.shape[:2], state[0].shape[-1]), state
