@@ -156,6 +156,20 @@ def test_the_learning_rate_of_a_progress_schedule_stretches_over_new_limits(tmp_
     assert [record.rate for record in records] == pytest.approx([2e-3 * cosine(n / 8) for n in range(4, 8)])
 
 
+def test_resuming_takes_the_optimiser_as_it_was_saved(tmp_path):
+    chunks = text().chunks(3, 5)
+    for schedule in (None, cosine):
+        net = network()
+        folder = tmp_path / str(schedule is None)
+        options = {"updates": 8, "schedule": schedule, "run": folder}
+        records = train(net, chunks, optimizer=sgd(net, 0.1, momentum=0.9), **options)
+        first = next(records).rate
+        records.close()
+        rest = list(train(net, chunks, optimizer=sgd(net, 7.0), resume=True, **options))
+        wanted = [0.1 * (1 if schedule is None else cosine(n / 8)) for n in range(8)]
+        assert [first, *(record.rate for record in rest)] == pytest.approx(wanted)
+
+
 # Sums, means and the bound
 
 
@@ -246,6 +260,20 @@ def test_validation_leaves_no_trace_in_training():
             train(net, text().chunks(3, 5), updates=20, validation=validation, validate_every=1 if validation else None)
         )
         vectors.append(weights(net))
+    assert torch.equal(*vectors)
+
+
+def test_the_mode_of_the_network_is_set_for_training_and_put_back_by_evaluation():
+    vectors = []
+    for meddle in (False, True):
+        net = network(layers=2, dropout=0.4)
+        for _ in train(net, text().chunks(3, 5), updates=6):
+            net.train(not meddle)
+        vectors.append(weights(net))
+        for mode in (True, False):
+            net.train(mode)
+            tt.evaluate(net, text().chunks(1, 9, "validation"))
+            assert net.training is mode
     assert torch.equal(*vectors)
 
 

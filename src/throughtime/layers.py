@@ -264,7 +264,7 @@ class _Recurrence(TorchFunctionMode):
 
     def _fit(self, data: Tensor, state: Slots, weights: Sequence[Any]) -> bool:
         """Whether there is something to run, and all of it is of one kind."""
-        if not data.numel() or len(state) != self.cell.slots or None in weights:
+        if not data.numel() or len(state) != self.cell.slots or any(part is None for part in weights):
             return False
         if any(part.device != data.device for part in (*state, *weights)):
             return False

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn.functional import dropout as drop
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from throughtime.cells import Cell
 from throughtime.kernels import Weights, run
@@ -123,12 +123,12 @@ def _run_direction(
     (W_x, W_h, b_x, b_h), W_r = direction
     if W_r is None:
         return run(cell, x, direction.weights, state, reset=reset, lengths=lengths, backend=backend)
-    h0, *rest = state
+    T, (h0, *rest), (P, I) = x.shape[0], state, (W_h.shape[1], W_x.shape[1])
     first = h0 if reset is None else h0.masked_fill(reset[0, :, None], 0)
-    entering = torch.cat((first[None], first.new_zeros(x.shape[0] - 1, *first.shape)))
-    inner = Weights(torch.cat((W_x, W_h), 1), W_h @ W_r, b_x, b_h)
     start = (rest[0].new_zeros(rest[0].shape), *rest)
-    x = torch.cat((x, entering), -1)
+    # Padding, for the gradients of cat are views into its own, which are not contiguous as torch's are.
+    x = pad(x, (0, P)) + pad(first[None], (I, 0, 0, 0, 0, T - 1))
+    inner = Weights(pad(W_x, (0, P)) + pad(W_h, (I, 0)), W_h @ W_r, b_x, b_h)
     m, (m_last, *last) = run(cell, x, inner, start, reset=reset, lengths=lengths, backend=backend)
     h_last = linear(m_last, W_r)
     if lengths is not None:

@@ -1,0 +1,251 @@
+"""The command `throughtime`: reads what the user typed, calls commands.py, and turns errors into sentences and codes.
+
+Exit codes: 0 done; 1 the job failed; 2 something the user gave is wrong; 128 + n stopped by signal n (Ctrl-C: 130).
+Torch is imported when a command runs, not before, so that help and version answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from throughtime.options import (
+    Bound,
+    Count,
+    NetworkOptions,
+    Options,
+    TextOptions,
+    TrainingOptions,
+    Whole,
+)
+from throughtime.version import __version__
+
+app = App(
+    name="throughtime",
+    version=__version__,
+    help="Train recurrent networks, and see how far back they learn.",
+    help_epilogue="Start: throughtime train --text machine --split none. With --debug an error shows where it arose.",
+    help_format="plaintext",
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(negative=""),
+)
+
+Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""A text of the user's, which may begin with a hyphen."""
+
+
+@app.command(usage="Usage: throughtime train FILE... | FOLDER | --text STRING [OPTIONS]")
+def train(
+    *files: str,
+    text: Words | None = None,
+    corpus: TextOptions = TextOptions(),
+    network: NetworkOptions = NetworkOptions(),
+    training: TrainingOptions = TrainingOptions(),
+    run: str | None = None,
+    resume: str | None = None,
+    json: bool = False,
+) -> int:
+    """Train a network on text; the run's folder keeps all that sample, evaluate and --resume need.
+
+    Ctrl-C ends cleanly: the run is saved, and the command that goes on is printed.
+
+    Parameters
+    ----------
+    files
+        Text files, in this order, or a folder of .txt files.
+    text
+        A text in hand, in place of files.
+    run
+        The folder to make. [default: runs/NAME of the text, or NAME-2, ...]
+    resume
+        The folder of a run to go on with, exactly; with larger --epochs, --updates or --time if wanted.
+    json
+        A JSON object for every update on stdout, and nothing else there.
+    """
+    from throughtime import commands
+
+    options = Options(text=corpus, network=network, training=training)
+    if resume is None:
+        return commands.train(files, text, options, run, json=json)
+    if files or text is not None or run is not None:
+        raise ValueError("--resume must go without FILE, --text and --run: the run has its own.")
+    return commands.resume(resume, options, json=json)
+
+
+@app.command
+def sample(
+    run: Path,
+    /,
+    *,
+    prompt: Words = "",
+    length: Count = 500,
+    temperature: Bound = 1.0,
+    top_k: Count | None = None,
+    seed: Whole | None = None,
+) -> int:
+    """Write text that a run makes up, as it comes.
+
+    Parameters
+    ----------
+    run
+        The folder of the run.
+    prompt
+        What the text begins with.
+    length
+        Tokens to make.
+    temperature
+        Below 1 safer, above 1 wilder, 0 always the most likely token.
+    top_k
+        Draw from the so many most likely tokens alone.
+    seed
+        The same seed gives the same text.
+    """
+    from throughtime import commands
+
+    return commands.sample(str(run), prompt, length, temperature, top_k, seed)
+
+
+@app.command
+def evaluate(
+    run: Path,
+    file: str | None = None,
+    /,
+    *,
+    text: Words | None = None,
+    part: Literal["train", "validation", "test"] | None = None,
+    shuffle: bool = False,
+) -> int:
+    """How well a run predicts a text, beside n-grams counted on its training part.
+
+    Parameters
+    ----------
+    run
+        The folder of the run.
+    file
+        The text; without it a part of the run's own.
+    text
+        A text in hand: prints the surprise of every token.
+    part
+        Of the run's own text. [default: validation]
+    shuffle
+        Also on the same tokens in random orders: what order is worth.
+    """
+    from throughtime import commands
+
+    return commands.evaluate(str(run), file, text, part, shuffle=shuffle)
+
+
+@app.command
+def predict(run: Path, /, *, prompt: Words = "", top: Count = 5) -> int:
+    """The probabilities of the token that comes after a prompt.
+
+    Parameters
+    ----------
+    run
+        The folder of the run.
+    prompt
+        The tokens before; without it, a line break.
+    top
+        How many of the most likely tokens to list.
+    """
+    from throughtime import commands
+
+    return commands.predict(str(run), prompt, top)
+
+
+@app.command
+def verify(*laws: str) -> int:
+    """Check the library's laws on this machine: gradients, backends, algorithms.
+
+    Parameters
+    ----------
+    laws
+        Groups of laws; all of them when none is named.
+    """
+    from throughtime import commands
+
+    return commands.check(laws)
+
+
+@app.command
+def demo(*, time: str = "2m", run: Path = Path("runs/demo")) -> int:
+    """Train on plays of Shakespeare, and write a report.html that says what was learned and how far back.
+
+    Parameters
+    ----------
+    time
+        How long to train.
+    run
+        The folder to make; the folder of an earlier demo is replaced, so that the report stays where it was.
+    """
+    from throughtime.demo import demo as show
+
+    return show(time, run)
+
+
+@app.command
+def doctor() -> int:
+    """Versions, devices, threads, and which backend runs which cell, and why."""
+    from throughtime import commands
+
+    return commands.doctor()
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run a command line, sys.argv's when none is given; returns the exit code."""
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    _mend_streams()
+    try:
+        return _guarded(words) or 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        sentence, code = _judge(error, words)
+        print(sentence, file=sys.stderr)
+        return code
+
+
+def _guarded(words: list[str]) -> int | None:
+    """The command itself, with what is no error: Ctrl-C, and a reader of stdout who has seen enough."""
+    try:
+        code = app(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _judge(error: Exception, words: list[str]) -> tuple[str, int]:
+    if isinstance(error, CycloptsError):
+        command = words[0] if words and words[0] in app else ""
+        return f"{error} See: {' '.join(['throughtime', *filter(None, [command]), '--help'])}", 2
+    if isinstance(error, ImportError):
+        return f"A part of throughtime, or of torch, cannot be loaded: {error}. Install it again.", 1
+    from throughtime.failures import judge
+
+    return judge(error)
+
+
+def _mend_streams() -> None:
+    """A closed stream takes what is written to it, and one that cannot spell a character writes another."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        reconfigure: Callable[..., None] | None = getattr(getattr(sys, name), "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

@@ -1,0 +1,77 @@
+"""What a training shows while it runs, and the choices made for a text of any size."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from terminal import run_command, trained_run
+
+from throughtime import progress, training
+from throughtime.options import recipe, seconds_of
+
+__all__ = ["run_command", "trained_run"]
+
+
+def record(update: int = 1, **values) -> training.Record:
+    plain = {"epoch": 0, "targets": 1000.0 * update, "loss": 2.0, "norm": 0.5, "clipped": False, "rate": 1e-3}
+    return training.Record(**{**plain, "update": update, "seconds": float(update), **values})
+
+
+def test_a_line_has_what_was_promised(capsys):
+    shown = progress.Progress(characters=2.0, targets=10_000, limits={"epochs": 2, "updates": None, "seconds": None})
+    with shown:
+        shown.show(record(1))
+        shown.show(record(2, validation=math.log(4)))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("0:19 left  train 1.443 bits/char")
+    assert "validation 1.000 bits/char" in second
+    assert "2k char/s" in second
+    assert "gradient 0.5" in second
+
+
+@pytest.mark.parametrize("columns", [20, 40, 200])
+def test_a_terminal_gets_one_line_of_its_width(columns, monkeypatch):
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=columns, no_color=True)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    monkeypatch.setenv("TERM", "xterm")
+    shown = progress.Progress(characters=1.0, targets=100, limits={"epochs": None, "updates": 9, "seconds": None})
+    with shown:
+        shown.show(record(1, validation=1.0))
+        shown.note("a note")
+    lines = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "a note" in lines
+
+
+def test_json_has_no_nan(capsys):
+    shown = progress.Progress(characters=1.0, targets=1, limits={"updates": 9}, json=True)
+    shown.show(record(loss=math.nan))
+    assert json.loads(capsys.readouterr().out)["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [("90s", 90), ("3m", 180), ("1h30m", 5400), ("2min", 120), ("45", 45), ("0.5h", 1800)]
+)
+def test_times(words, seconds):
+    assert seconds_of(words) == seconds
+
+
+@pytest.mark.parametrize("words", ["", "0", "-3s", "3x", "1.2.3s", "m", "inf", "nan"])
+def test_no_times(words):
+    with pytest.raises(ValueError, match="time must be above 0"):
+        seconds_of(words)
+
+
+@pytest.mark.parametrize("targets", [1, 2, 7, 100, 5000, 10**5, 10**6, 10**9])
+def test_the_recipe_fits_every_size(targets):
+    advice = recipe(targets)
+    assert 1 <= advice.streams <= targets
+    assert 1 <= advice.steps <= targets
+    assert 32 <= advice.units <= 256
+    assert 300 <= advice.updates <= 2500
