@@ -129,7 +129,7 @@ def test_verify_fails_loudly(run, monkeypatch):
     answer = run("verify")
     assert answer.code == 1
     assert "FAIL" in answer.out
-    assert "1 of 1 checks failed." in answer.out
+    assert "1 of 1 checks failed in 0 s." in answer.out
 
 
 def test_verify_runs_the_laws_that_are_named(run):

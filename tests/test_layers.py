@@ -6,6 +6,7 @@ import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -88,8 +89,7 @@ def outputs_and_gradients(run: Callable[[], Any], inputs: Sequence[Tensor], seed
 def compare(ours: Any, plain: Any, x: Any, hx: Any = None) -> None:
     """The same call of both: outputs, last state and every gradient are equal, and lie in memory alike."""
     found, wanted = (
-        outputs_and_gradients(lambda: layer(x, hx), [*leaves((x, hx)), *layer.parameters()])
-        for layer in (ours, plain)
+        outputs_and_gradients(partial(layer, x, hx), [*leaves((x, hx)), *layer.parameters()]) for layer in (ours, plain)
     )
     torch.testing.assert_close(found, wanted, **EXACT)
     assert [layout(part) for part in found] == [layout(part) for part in wanted]
@@ -138,17 +138,17 @@ def test_rounding_is_torchs(mode: str) -> None:
     and the median over draws forgets the odd bad one: it is steady within some percent.
     """
     ratios = []
-    for seed in range(9):
+    for seed in range(5):
         torch.manual_seed(seed)
         ours, plain = pair(mode, "reference", 7, 33, num_layers=2)
-        x = torch.randn(40, 8, 7)
-        wanted = outputs_and_gradients(lambda: plain(x.double()), list(plain.parameters()))  # noqa: B023
+        x = torch.randn(30, 8, 7)
+        wanted = outputs_and_gradients(partial(plain, x.double()), list(plain.parameters()))
         errors = []
         for layer in (ours.float(), plain.float()):
-            found = outputs_and_gradients(lambda: layer(x), list(layer.parameters()))  # noqa: B023
+            found = outputs_and_gradients(partial(layer, x), list(layer.parameters()))
             errors.append(sum((a - b).norm().item() / b.norm().item() for a, b in zip(found, wanted, strict=True)))
         ratios.append(errors[0] / errors[1])
-    assert sorted(ratios)[4] < 2
+    assert sorted(ratios)[2] < 2
 
 
 @modes
@@ -160,7 +160,7 @@ def test_dropout(mode: str, p: float) -> None:
     found, wanted = [], []
     for layer, results in ((ours, found), (plain, wanted)):
         torch.manual_seed(1)
-        results += outputs_and_gradients(lambda: layer(x), list(layer.parameters()))  # noqa: B023
+        results += outputs_and_gradients(partial(layer, x), list(layer.parameters()))
         results += leaves(layer.eval()(x))
     torch.testing.assert_close(found, wanted, **EXACT)
     trained, evaluated = found[0], leaves(ours(x))[0]
@@ -228,10 +228,13 @@ CUTS = {
 
 
 @modes
-@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[3]], ids=["one layer", "two layers both ways, batch first"])
 @backends
-@pytest.mark.parametrize("cut", CUTS)
-def test_pieces_are_alone(mode: str, options: dict[str, Any], backend: str, cut: str) -> None:
+@pytest.mark.parametrize(
+    ("cut", "options"),
+    [*((cut, {}) for cut in CUTS), *((cut, OPTIONS[3]) for cut in ("reset", "lengths", "both"))],
+    ids=lambda part: part if isinstance(part, str) else "both ways" if part else "-",
+)
+def test_pieces_are_alone(mode: str, backend: str, cut: str, options: dict[str, Any]) -> None:
     ours, plain = pair(mode, backend, **options)
     T, B = 7, 5
     reset, lengths = CUTS[cut](T, B)
@@ -325,7 +328,7 @@ def test_gradients_are_derivatives(name: str, bidirectional: bool) -> None:
         return y, *last
 
     inputs = (x, *weights.values(), *state)
-    assert gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True)
+    assert gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
     assert gradgradcheck(run, inputs, fast_mode=True)
 
 
@@ -353,7 +356,9 @@ def test_start_is_a_function(mode: str, backend: str) -> None:
     ours, plain = pair(mode, backend)
     z = torch.randn(4, 3, dtype=torch.double)
     x = torch.zeros(5, 4, 3, dtype=torch.double)
-    maps = [torch.randn(3, slot.shape[-1], dtype=torch.double).requires_grad_() for slot in leaves(state_for(plain, ()))]
+    maps = [
+        torch.randn(3, slot.shape[-1], dtype=torch.double).requires_grad_() for slot in leaves(state_for(plain, ()))
+    ]
 
     def run(layer: Any, **options: Any) -> Any:
         hx = tuple((z @ weight).tanh()[None] for weight in maps)
@@ -397,7 +402,10 @@ def test_bptt_is_backprop_with_tied_weights(name: str, backend: str) -> None:
         s = tuple(slot[0] for slot in net.start(x))
         outputs = []
         for x_t, (W_x, W_h, b_x, b_h) in zip(x, copies, strict=True):
-            u, v = (product.unflatten(-1, (net.cell.gates, 4)) for product in (linear(x_t, W_x, b_x), linear(s[0], W_h, b_h)))
+            u, v = (
+                product.unflatten(-1, (net.cell.gates, 4))
+                for product in (linear(x_t, W_x, b_x), linear(s[0], W_h, b_h))
+            )
             s, _ = net.cell.forward(u, v, s)
             outputs.append(s[0])
         return [torch.stack(outputs), *(slot[None] for slot in s)]
@@ -428,7 +436,7 @@ class Fading(Cell):
 def test_a_cell_of_ones_own(bidirectional: bool) -> None:
     net = Recurrent(Fading(), inputs=2, units=3, layers=2, bidirectional=bidirectional).double()
     x = torch.randn(4, 2, 2, dtype=torch.double).requires_grad_()
-    assert gradcheck(lambda x: net(x)[0], (x,))
+    assert gradcheck(lambda x: net(x)[0], (x,), fast_mode=True)
     assert gradgradcheck(lambda x: net(x)[0], (x,), fast_mode=True)
     assert "for this cell" in kernels.why(net)
     assert "Fading" in repr(net)
@@ -447,7 +455,9 @@ def test_a_cell_that_keeps_what_the_default_cannot_use() -> None:
 # Recurrent and the choice of a backend.
 
 
-@pytest.mark.parametrize(("name", "mode"), [("elman", "tanh"), ("elman:phi=relu", "relu"), ("gru", "gru"), ("lstm", "lstm")])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("elman", "tanh"), ("elman:phi=relu", "relu"), ("gru", "gru"), ("lstm", "lstm")]
+)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @backends
 def test_recurrent_is_the_layer(name: str, mode: str, bidirectional: bool, backend: str) -> None:
@@ -500,8 +510,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "torch for a cell that it has not": (
         lambda: Recurrent("ctrnn", inputs=3, units=5, backend="torch"),
-        "backend 'torch' cannot run this: torch has no recurrent function for this cell. "
-        "Choose 'reference' or 'auto'.",
+        "backend 'torch' cannot run this: torch has no recurrent function for this cell. Choose 'reference' or 'auto'.",
     ),
     "torch for both cuts": (
         lambda: layers.GRU(3, 5, backend="torch")(X, reset=torch.ones(4, 2, dtype=torch.bool), lengths=[4, 4]),

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from throughtime import cells, credit, data, kernels, verify
     from throughtime.chunk import Chunk, join
     from throughtime.credit import BPTT, Credit, Estimate
+    from throughtime.inference import evaluate
     from throughtime.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
     from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
     from throughtime.runs import load
-    from throughtime.inference import evaluate
     from throughtime.training import train
     from throughtime.version import __version__
 

@@ -274,11 +274,13 @@ def check(names: tuple[str, ...]) -> int:
     results = []
     for result in verify.run(names or None):
         results.append(result)
-        print(f"\r{len(results)} checks", end="", file=sys.stderr, flush=True)
-    print(f" in {sum(result.seconds for result in results):.0f} s", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{len(results)} checks", end="\r", file=sys.stderr, flush=True)
     print(verify.table(results))
     broken = sum(not result.passed for result in results)
-    print(f"{broken} of {len(results)} checks failed." if broken else f"All {len(results)} checks passed.")
+    seconds = sum(result.seconds for result in results)
+    verdict = f"{broken} of {len(results)} checks failed" if broken else f"All {len(results)} checks passed"
+    print(f"{verdict} in {seconds:.0f} s.")
     return int(bool(broken))
 
 

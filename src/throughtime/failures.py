@@ -19,10 +19,11 @@ def judge(error: Exception) -> tuple[str, int]:
     if isinstance(error, (MemoryError, OutOfMemoryError)) or "allocate memory" in str(error):
         return "The memory is full. Use fewer --streams, --steps or --units, or a smaller file.", 1
     if isinstance(error, OSError) and error.errno is not None:
-        what = f"{error.filename} " if error.filename else ""
+        what = error.filename or "A file"
         if error.errno in JOB:
-            return f"{what}cannot be written or read: {error.strerror}. Make room, then go on with --resume.", 1
-        return f"{what}cannot be used: {error.strerror}. Give another path, or change its permissions.", 2
+            advice = "Make room; a run that was saved goes on with --resume."
+            return f"{what} cannot be written: {error.strerror}. {advice}", 1
+        return f"{what} cannot be used: {error.strerror}. Give another path, or change its permissions.", 2
     if isinstance(error, (ValueError, TypeError, OSError)):
         return str(error), 2
     return f"throughtime failed, which is its own fault ({type(error).__name__}: {error}). See --debug.", 1

@@ -15,7 +15,7 @@ from throughtime.cells import Cell, cell_named, spell_cell
 from throughtime.kernels import choose
 from throughtime.kernels.torch_functions import FUNCTIONS, MODES
 from throughtime.shapes import Bool, Float, Int, Slots, Tensor
-from throughtime.stack import direction_of, directions_from, run_stack, suffixes
+from throughtime.stack import autocasts, direction_of, directions_from, run_stack, suffixes
 
 Lengths = Tensor | Sequence[int] | int
 
@@ -268,8 +268,7 @@ class _Recurrence(TorchFunctionMode):
             return False
         if any(part.device != data.device for part in (*state, *weights)):
             return False
-        autocast = torch.is_autocast_enabled(data.device.type)
-        return autocast or all(part.dtype == data.dtype for part in (*state, *weights))
+        return autocasts(data.device) or all(part.dtype == data.dtype for part in (*state, *weights))
 
     def _padded(self, data: Tensor, state: Slots, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """data is (T, B, I) or (B, T, I); torch has put the axis B in where the user's x had none."""

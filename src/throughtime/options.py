@@ -53,7 +53,7 @@ class NetworkOptions:
     layers: Count | None = None
     """Layers, one on the other. [default: 1]"""
     embedding: Whole | None = None
-    """Width of the vector of a token; 0: one-hot rows. [default: as --units]"""
+    """Width of the vector of a token; 0: one-hot rows. [default: half of --units, or --units with --tie]"""
     dropout: Share | None = None
     """Share of activations put to zero between layers and before the readout, in training. [default: 0]"""
     tie: bool | None = None
@@ -160,12 +160,13 @@ def recipe(targets: int, *, streams: int | None = None, steps: int | None = None
     units    a power of two near half the square root of the text, 32 to 256: about one weight a character, and 256
              trains a megabyte in minutes on two cores.
     steps    64 reaches back over a line or two; a short text whole.
-    streams  32 fill a processor; fewer where each stream would be shorter than eight chunks.
-    updates  2 500 take a megabyte past the n-grams; a word or a line needs only hundreds.
+    streams  16 cost no more a character than 32 on two cores, and give twice the updates; fewer where each stream
+             would be shorter than eight chunks.
+    updates  5 000 take a megabyte past the n-grams; a word or a line needs only hundreds.
     rate     small networks on short texts bear, and need, a higher one.
     """
     steps = min(64, targets) if steps is None else steps
-    streams = min(32, max(1, targets // (8 * steps))) if streams is None else streams
+    streams = min(16, max(1, targets // (8 * steps))) if streams is None else streams
     units = min(256, max(32, 1 << (max(1, int(targets**0.5) // 2).bit_length() - 1)))
-    updates = min(2500, max(300, targets // 4))
+    updates = min(5000, max(300, targets // 4))
     return Recipe(units, streams, steps, updates, rate=1e-2 if units <= 32 else 4e-3)

@@ -48,6 +48,11 @@ def directions_from(flat: Sequence[Tensor], count: int, *, projected: bool) -> l
     return [Direction(Weights(*part[:count]), *part[count:]) for part in parts]
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether torch now chooses the dtype of products on a device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def run_stack(
     cell: Cell,
     directions: Sequence[Direction],
@@ -66,7 +71,7 @@ def run_stack(
     The backward direction reads each sequence from its last step: a restart or a row's length cuts it there.
     Under autocast everything runs in the dtype of the weights.
     """
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = autocasts(x.device)
     if autocast:
         dtype = directions[0].weights.W_h.dtype
         x, state = x.to(dtype), tuple(slot.to(dtype) for slot in state)

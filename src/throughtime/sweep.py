@@ -92,9 +92,7 @@ class _Sweep(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        cell: Cell, reset: Tensor | None, u: Tensor, W_h: Tensor, b_h: Tensor | None, *s0: Tensor
-    ) -> Slots:
+    def forward(cell: Cell, reset: Tensor | None, u: Tensor, W_h: Tensor, b_h: Tensor | None, *s0: Tensor) -> Slots:
         return forward(cell, u, W_h, b_h, s0, reset)
 
     @staticmethod
@@ -110,11 +108,10 @@ class _Sweep(torch.autograd.Function):
         s0, states = tuple(rest[: ctx.cell.slots]), tuple(rest[ctx.cell.slots :])
         if all(error is None for error in dstates) or u.shape[0] == 0:
             return (None,) * (5 + len(s0))
-        with torch.autocast(u.device.type, enabled=False):
-            before, kept = recall(ctx.cell, u, W_h, b_h, s0, states, reset)
-            du, dv, ds0 = backward(ctx.cell, kept, W_h, reset, dstates)
-            rows = dv.reshape(-1, W_h.shape[0])  # TB GH
-            dW_h = rows.T @ before[0].reshape(-1, W_h.shape[1])
+        before, kept = recall(ctx.cell, u, W_h, b_h, s0, states, reset)
+        du, dv, ds0 = backward(ctx.cell, kept, W_h, reset, dstates)
+        rows = dv.reshape(-1, W_h.shape[0])  # TB GH
+        dW_h = rows.T @ before[0].reshape(-1, W_h.shape[1])
         return None, None, du, dW_h, None if b_h is None else rows.sum(0), *ds0
 
     @staticmethod

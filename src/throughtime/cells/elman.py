@@ -22,6 +22,7 @@ PHI: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = 
 
 
 def check_phi(phi: str) -> None:
+    """Raise ValueError unless phi is one of the names in PHI."""
     if phi not in PHI:
         raise ValueError(f"phi must be one of {', '.join(PHI)}; got {phi!r}.")
 
