@@ -99,7 +99,7 @@ def tail(losses: Iterator[float], last: int = 20) -> float:
 
 
 def clock(text: Text, seconds: float, seed: int, cell: str, units: int) -> None:
-    """16 streams of 64 steps cost no more a character than 32 here, and give twice the updates; the embedding is half as wide."""
+    """16 streams of 64 steps cost no more a character than 32, with twice the updates; a narrow embedding is cheap."""
     order, baseline = best_witten_bell(text.part("train"), text.part("validation"), text.size)
     torch.manual_seed(seed)
     net = tt.Network(cell, inputs=text.size, units=units, outputs=text.size, embedding=units // 2)

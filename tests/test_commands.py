@@ -107,7 +107,7 @@ def test_a_pipe_that_closes_is_no_error(trained):
 
 def test_closed_streams_and_a_console_without_unicode(trained):
     command = f"{sys.executable} -m throughtime"
-    environment = {"PYTHONPATH": str(Path(tt.__file__).parents[1]), "PYTHONIOENCODING": "ascii"}
+    environment = {"PYTHONPATH": str(Path(tt.__file__).parents[1]), "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
     for line in (f"{command} sample {trained} --prompt é --length 3 <&-", f"{command} predict {trained} >&- 2>&-"):
         done = subprocess.run(["sh", "-c", line], env={**os.environ, **environment}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
