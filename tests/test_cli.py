@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from terminal import SMALL, numbers, run_command, shell, story, trained_run
 
 import throughtime as tt
-from throughtime import baselines, commands, data, runs, training
-from throughtime.fitting import text_of
-from throughtime.options import NetworkOptions, TextOptions, TrainingOptions, flag
+from throughtime import baselines, data, runs, training
+from throughtime.cli import commands
+from throughtime.cli.fitting import text_of
+from throughtime.cli.options import NetworkOptions, TextOptions, TrainingOptions, flag
 
 __all__ = ["run_command", "trained_run"]
 
@@ -254,13 +255,13 @@ def test_full_memory_fails_the_job(run, monkeypatch):
     def full(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("throughtime.commands.prepare", full)
+    monkeypatch.setattr("throughtime.cli.commands.prepare", full)
     answer = run("train", "--text", "machine", "--split", "none")
     assert (answer.code, answer.sentence[:18]) == (1, "The memory is full")
 
 
 def test_a_fault_of_our_own_is_called_that(run, monkeypatch):
-    monkeypatch.setattr("throughtime.commands.doctor", lambda: {}["missing"])
+    monkeypatch.setattr("throughtime.cli.commands.doctor", lambda: {}["missing"])
     assert run("doctor").code == 1
     assert "KeyError" in run("doctor").sentence
     assert "Traceback" in run("doctor", "--debug").err

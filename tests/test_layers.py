@@ -568,7 +568,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "x without rows": (lambda: Recurrent("gru", inputs=3, units=5)(X[0]), "x must be (T, B, 3); got (2, 3)."),
     "a state of another shape": (
         lambda: Recurrent("lstm", inputs=3, units=5)(X, (torch.zeros(1, 1, 5),)),
-        "state must be 2 tensors (L, B, H), (1, 2, 5); got [(1, 1, 5)].",
+        "state must be tensors of [(1, 2, 5), (1, 2, 5)]; got [(1, 1, 5)].",
     ),
     "no units": (lambda: Recurrent("gru", inputs=3, units=0), "units must be at least 1; got 0."),
     "all dropped": (

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 from terminal import run_command, trained_run
 
-from throughtime import progress, training
-from throughtime.options import recipe, seconds_of
+from throughtime import training
+from throughtime.cli import progress
+from throughtime.cli.options import recipe, seconds_of
 
 __all__ = ["run_command", "trained_run"]
 

@@ -198,21 +198,18 @@ class Recurrent(nn.Module):
     ) -> tuple[Float[Tensor, "T B DH"], Slots]:
         if x.dim() != 3 or x.shape[-1] != self.inputs:
             raise ValueError(f"x must be (T, B, {self.inputs}); got {tuple(x.shape)}.")
-        if reset is not None:
-            _check_reset(reset, x)
-        zeros = self.start(x)
-        if state is not None and [slot.shape for slot in state] != [slot.shape for slot in zeros]:
-            raise ValueError(
-                f"state must be {len(zeros)} tensors (L, B, H), {tuple(zeros[0].shape)}; "
-                f"got {[tuple(slot.shape) for slot in state]}."
-            )
+        directions = [direction_of(self, suffix) for suffix in suffixes(self.depth, self.bidirectional)]
+        state = self.start(x) if state is None else state
+        shapes = [(len(directions), x.shape[1], self.units)] * self.cell.slots
+        if [tuple(slot.shape) for slot in state] != shapes:
+            raise ValueError(f"state must be tensors of {shapes}; got {[tuple(slot.shape) for slot in state]}.")
         return run_stack(
             self.cell,
-            [direction_of(self, suffix) for suffix in suffixes(self.depth, self.bidirectional)],
+            directions,
             x,
-            zeros if state is None else state,
+            state,
             bidirectional=self.bidirectional,
-            reset=reset,
+            reset=_restarts(reset, x),
             lengths=None if lengths is None else _steps(lengths, x),
             dropout=self.dropout if self.training else 0.0,
             backend=self.backend,
@@ -226,10 +223,11 @@ def _forward(
     layer: Any, plain: Callable[..., Any], input: Any, hx: Any, reset: Tensor | None, lengths: Lengths | None
 ) -> tuple[Any, Any]:
     """torch's forward; where anything of ours is needed, with the recurrence in it replaced by the stack."""
-    if reset is None and lengths is None and layer.backend in ("auto", "torch"):
-        return plain(input, hx)
     if isinstance(input, PackedSequence) and not (reset is None and lengths is None):
         raise ValueError("reset and lengths must come with a padded tensor; got a PackedSequence. Pad it.")
+    reset = _restarts(reset, input)
+    if reset is None and lengths is None and layer.backend in ("auto", "torch"):
+        return plain(input, hx)
     recurrence = _Recurrence(layer, input, reset, lengths)
     with recurrence:
         result = plain(input, hx)
@@ -272,10 +270,7 @@ class _Recurrence(TorchFunctionMode):
 
     def _padded(self, data: Tensor, state: Slots, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """data is (T, B, I) or (B, T, I); torch has put the axis B in where the user's x had none."""
-        reset = self.reset
-        if reset is not None:
-            _check_reset(reset, self.input)
-            reset = reset.reshape(data.shape[:-1])
+        reset = None if self.reset is None else self.reset.reshape(data.shape[:-1])
         if not self.layer.batch_first:
             return self._run(data, state, weights, reset, self.lengths)
         reset = None if reset is None else reset.T
@@ -305,12 +300,16 @@ class _Recurrence(TorchFunctionMode):
         return y, *last
 
 
-def _check_reset(reset: Tensor, x: Tensor) -> None:
+def _restarts(reset: Tensor | None, x: Any) -> Tensor | None:
+    """reset, checked against x; None where it says nothing."""
+    if reset is None:
+        return None
     if reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
         raise ValueError(
             f"reset must be bool with the leading axes of x, {tuple(x.shape[:-1])}; "
             f"got {reset.dtype}, {tuple(reset.shape)}."
         )
+    return reset if reset.any() else None
 
 
 def _steps(lengths: Lengths, x: Float[Tensor, "T B I"]) -> Int[Tensor, " B"]:
@@ -327,11 +326,11 @@ def _steps(lengths: Lengths, x: Float[Tensor, "T B I"]) -> Int[Tensor, " B"]:
 
 def _restarted(input: Tensor, hx: Any, reset: Tensor | None) -> Any:
     """hx with the rows that start anew put to zeros."""
-    if reset is None:
+    reset = _restarts(reset, input)
+    if reset is None or hx is None:
         return hx
-    _check_reset(reset, input)
-    if hx is None or isinstance(hx, Tensor):
-        return None if hx is None else hx.masked_fill(reset[..., None], 0)
+    if isinstance(hx, Tensor):
+        return hx.masked_fill(reset[..., None], 0)
     return tuple(slot.masked_fill(reset[..., None], 0) for slot in hx)
 
 

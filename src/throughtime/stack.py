@@ -75,8 +75,6 @@ def run_stack(
     if autocast:
         dtype = directions[0].weights.W_h.dtype
         x, state = x.to(dtype), tuple(slot.to(dtype) for slot in state)
-    if reset is not None and not reset.any():
-        reset = None
     orders: list[Order] = [(lambda x: x, reset)]
     if bidirectional:
         orders.append(_backwards(x, reset, lengths))

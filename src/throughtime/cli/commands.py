@@ -18,15 +18,15 @@ import torch
 from throughtime import kernels, verify
 from throughtime.baselines import best_witten_bell
 from throughtime.cells import cell_named, cells
+from throughtime.cli.fitting import Job, fit, prepare, read_text, reading, restore, text_of, text_section
+from throughtime.cli.options import Options, given
+from throughtime.cli.progress import Progress
 from throughtime.data import Text
 from throughtime.data.vocabulary import words
-from throughtime.fitting import Job, fit, prepare, read_text, reading, restore, text_of, text_section
 from throughtime.inference import evaluate as evaluate_chunks
 from throughtime.inference import read as read_prompt
 from throughtime.inference import surprise
 from throughtime.nets import parameters_of
-from throughtime.options import Options, given
-from throughtime.progress import Progress
 from throughtime.runs import Run, load
 from throughtime.training import NonFiniteError
 from throughtime.version import __version__

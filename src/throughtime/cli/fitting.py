@@ -14,12 +14,12 @@ from typing import Any, cast
 import torch
 
 from throughtime.cells import cells
+from throughtime.cli.interruption import Interruption
+from throughtime.cli.options import NetworkOptions, Options, Recipe, TrainingOptions, given, recipe, refuse, seconds_of
+from throughtime.cli.progress import Progress
 from throughtime.credit import BPTT, Credit, credit_named
 from throughtime.data import Chunks, Text, Vocabulary, parse_split, shakespeare
-from throughtime.interruption import Interruption
 from throughtime.nets import Network, Window, build, window_like
-from throughtime.options import NetworkOptions, Options, Recipe, TrainingOptions, given, recipe, refuse, seconds_of
-from throughtime.progress import Progress
 from throughtime.runs import Run
 from throughtime.spelling import parse
 from throughtime.training import Record, cosine, train

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from throughtime.options import (
+from throughtime.cli.options import (
     Bound,
     Count,
     NetworkOptions,
@@ -71,7 +71,7 @@ def train(
     json
         A JSON object for every update on stdout, and nothing else there.
     """
-    from throughtime import commands
+    from throughtime.cli import commands
 
     options = Options(text=corpus, network=network, training=training)
     if resume is None:
@@ -109,7 +109,7 @@ def sample(
     seed
         The same seed gives the same text.
     """
-    from throughtime import commands
+    from throughtime.cli import commands
 
     return commands.sample(str(run), prompt, length, temperature, top_k, seed)
 
@@ -139,7 +139,7 @@ def evaluate(
     shuffle
         Also on the same tokens in random orders: what order is worth.
     """
-    from throughtime import commands
+    from throughtime.cli import commands
 
     return commands.evaluate(str(run), file, text, part, shuffle=shuffle)
 
@@ -157,7 +157,7 @@ def predict(run: Path, /, *, prompt: Words = "", top: Count = 5) -> int:
     top
         How many of the most likely tokens to list.
     """
-    from throughtime import commands
+    from throughtime.cli import commands
 
     return commands.predict(str(run), prompt, top)
 
@@ -171,7 +171,7 @@ def verify(*laws: str) -> int:
     laws
         Groups of laws; all of them when none is named.
     """
-    from throughtime import commands
+    from throughtime.cli import commands
 
     return commands.check(laws)
 
@@ -187,7 +187,7 @@ def demo(*, time: str = "2m", run: Path = Path("runs/demo")) -> int:
     run
         The folder to make; the folder of an earlier demo is replaced, so that the report stays where it was.
     """
-    from throughtime.demo import demo as show
+    from throughtime.cli.demo import demo as show
 
     return show(time, run)
 
@@ -195,7 +195,7 @@ def demo(*, time: str = "2m", run: Path = Path("runs/demo")) -> int:
 @app.command
 def doctor() -> int:
     """Versions, devices, threads, and which backend runs which cell, and why."""
-    from throughtime import commands
+    from throughtime.cli import commands
 
     return commands.doctor()
 
@@ -236,7 +236,7 @@ def _judge(error: Exception, words: list[str]) -> tuple[str, int]:
         return f"{error} See: {' '.join(['throughtime', *filter(None, [command]), '--help'])}", 2
     if isinstance(error, ImportError):
         return f"A part of throughtime, or of torch, cannot be loaded: {error}. Install it again.", 1
-    from throughtime.failures import judge
+    from throughtime.cli.failures import judge
 
     return judge(error)
 

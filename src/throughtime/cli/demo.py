@@ -8,14 +8,14 @@ from shlex import quote
 
 import torch
 
-from throughtime.commands import announcement, baseline, beside_ngrams, progress_of
+from throughtime.cli.commands import announcement, baseline, beside_ngrams, progress_of
+from throughtime.cli.fitting import SHIPPED, Job, fit, prepare, read_text
+from throughtime.cli.options import Options, TrainingOptions
 from throughtime.credit import BPTT
-from throughtime.fitting import SHIPPED, Job, fit, prepare, read_text
 from throughtime.flow import error_by_lag
 from throughtime.inference import sample
 from throughtime.kernels import why
 from throughtime.nets import cross_entropy, parameters_of
-from throughtime.options import Options, TrainingOptions
 from throughtime.report import Summary, read_error_by_lag, write_report
 from throughtime.runs import CONFIG, Run, load
 
