@@ -229,8 +229,8 @@ def lag_of(slope: float, lags: int = 50) -> ErrorByLag:
     ("lag", "h", "sentence"),
     [
         (lag_of(-0.1), None, "Over 50 steps back the typical gradient of the error shrinks by a factor "
-         "of 100,000; half of it is gone after 4."),
-        (lag_of(-0.2), None, "shrinks by a factor of 10¹⁰; half of it is gone after 2."),
+         "of 100,000; half of it is gone at lag 4."),
+        (lag_of(-0.2), None, "shrinks by a factor of 10¹⁰; half of it is gone at lag 2."),
         (lag_of(0.01), None, "grows by a factor of 3.2."),
         (lag_of(-0.1), 10, "Training cut the error off at h = 10. Before it lies 90 % of the norm"),
         (lag_of(-0.1), 70, "Training cut the error off after h = 70 steps, beyond this picture."),

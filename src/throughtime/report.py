@@ -152,7 +152,7 @@ def read_error_by_lag(lag: ErrorByLag, h: int | None) -> str:
     first, last = measured[0], measured[-1]
     steps, decades = int(lag.lags[last] - lag.lags[first]), float(lag.mean[last] - lag.mean[first])
     change = f"{'grows' if decades > 0 else 'shrinks'} by a factor of {_power(abs(decades))}"
-    half = "" if lag.half_life is None else f"; half of it is gone after {lag.half_life}"
+    half = "" if lag.half_life is None else f"; half of it is gone at lag {lag.half_life}"
     text = f"Over {steps} steps back the typical gradient of the error {change}{half}."
     if h is None:
         return text
