@@ -72,11 +72,11 @@ class Run:
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"run must be a new folder; {path} exists. Resume it, or give another name.")
+        whole = tomli_w.dumps({"format": FORMAT, "throughtime": __version__, **_plain(config)})
         path.mkdir(parents=True, exist_ok=True)
         if vocabulary is not None:
             _write(path / VOCABULARY, lambda file: file.write_text(vocabulary.to_json(), encoding="utf-8"))
-        whole = {"format": FORMAT, "throughtime": __version__, **_plain(config)}
-        _write(path / CONFIG, lambda file: file.write_text(tomli_w.dumps(whole), encoding="utf-8"))
+        _write(path / CONFIG, lambda file: file.write_text(whole, encoding="utf-8"))
         return cls(path)
 
     def amend(self, sections: Mapping[str, Any]) -> None:
@@ -245,7 +245,8 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the run was stopped before its first save. Train again.")
     try:
-        return load_file(file)
+        # Copies: as loaded they lie unaligned, and torch rounds unaligned numbers otherwise.
+        return {name: tensor.clone() for name, tensor in load_file(file).items()}
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged: {error}. Restore it, or train again.") from error
 
@@ -266,4 +267,6 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(part) for name, part in value.items() if part is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
+    if hasattr(value, "item"):
+        return value.item()
     return str(value) if isinstance(value, Path) else value

@@ -100,6 +100,11 @@ class Text:
         """How many different ids there are, <unk> included."""
         return self.vocabulary.size
 
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of all ids: whether a corpus is still the one that a run was trained on."""
+        return hashlib.sha256(self.ids.data).hexdigest()
+
     def part(self, name: str = "train") -> NDArray[Any]:
         """The ids (N,) of the part "train", "validation" or "test": a view, in the smallest dtype."""
         if name not in PARTS:
