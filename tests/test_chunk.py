@@ -57,15 +57,23 @@ def test_steps_streams_and_inputs() -> None:
 def test_join_fills_a_missing_mask_with_ones_and_a_missing_reset_with_false() -> None:
     x, y = torch.rand(2, B, 1), torch.rand(2, B, 4)
     bare = Chunk(x, y)
-    full = Chunk(x, y, torch.zeros(2, B, 4, dtype=torch.float64), torch.ones(2, B, dtype=torch.bool))
+    full = Chunk(x, y, torch.zeros(2, B, dtype=torch.float64), torch.ones(2, B, dtype=torch.bool))
     joined = join([bare, full, bare])
-    ones, zeros = torch.ones(2, B, 4, dtype=torch.float64), torch.zeros(2, B, dtype=torch.bool)
+    ones, zeros = torch.ones(2, B, dtype=torch.float64), torch.zeros(2, B, dtype=torch.bool)
     assert joined.mask is not None
     assert joined.reset is not None
     assert torch.equal(joined.mask, torch.cat([ones, 0 * ones, ones]))
     assert torch.equal(joined.reset, torch.cat([zeros, ~zeros, zeros]))
     assert join([bare, bare]).mask is None
     assert join([bare, bare]).reset is None
+
+
+def test_masks_that_count_otherwise_are_not_joined() -> None:
+    x, y = torch.rand(2, B, 1), torch.rand(2, B, 4)
+    by_output, by_step = Chunk(x, y, torch.ones(2, B, 4)), Chunk(x, y, torch.ones(2, B))
+    for other in (by_step, Chunk(x, y)):
+        with pytest.raises(ValueError, match=r"same axes .* give every one a mask"):
+            join([by_output, other])
 
 
 def test_what_follows_an_end_is_refused() -> None:

@@ -525,6 +525,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: layers.LSTM(3, 5)(X, reset=torch.zeros(4, 2)),
         "reset must be bool with the leading axes of x, (4, 2); got torch.float32, (4, 2).",
     ),
+    "reset that is no tensor": (
+        lambda: layers.LSTM(3, 5)(X, reset=[[True, False]] * 4),  # type: ignore[arg-type]
+        "reset must be bool with the leading axes of x, (4, 2); got list.",
+    ),
     "reset without an axis": (
         lambda: layers.LSTM(3, 5)(X[:, 0], reset=torch.zeros(4, 1, dtype=torch.bool)),
         "reset must be bool with the leading axes of x, (4,); got torch.bool, (4, 1).",

@@ -347,3 +347,34 @@ def test_arguments_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match="chunks must not be empty"):
         train(network(), [])
     assert not list(tmp_path.iterdir())
+
+
+def test_what_would_change_nothing_is_refused() -> None:
+    corpus = text()
+    net, other = network(), network()
+    chunks = corpus.chunks(2, 7)
+    foreign = torch.optim.SGD(other.parameters(), lr=0.1)
+    own = torch.optim.SGD(net.parameters(), lr=0.1)
+    cases = {
+        "no weight of net": {"optimizer": foreign},
+        "over another one": {"optimizer": own, "schedule": torch.optim.lr_scheduler.StepLR(foreign, 1)},
+        "waits for a loss": {"optimizer": own, "schedule": torch.optim.lr_scheduler.ReduceLROnPlateau(own)},
+        "validation must not be empty": {"validation": []},
+    }
+    for sentence, options in cases.items():
+        with pytest.raises(ValueError, match=sentence):
+            train(net, chunks, **options)
+    with pytest.raises(ValueError, match="end=True"):
+        train(net, [chunks[0]])
+
+
+def test_a_run_goes_on_only_under_what_it_was_saved_with(tmp_path) -> None:
+    corpus = text()
+    chunks = corpus.chunks(2, 7)
+    list(train(network(), chunks, credit="bptt:h=4,every=4", updates=2, run=tmp_path / "run"))
+    for sentence, source, options in (
+        ("credit must be as", chunks, {"credit": "bptt:h=20,every=2"}),
+        ("streams must be as", corpus.chunks(3, 7), {"credit": "bptt:h=4,every=4"}),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            train(network(), source, updates=4, run=tmp_path / "run", resume=True, **options)

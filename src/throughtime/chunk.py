@@ -93,7 +93,10 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     if len(has_y) > 1:
         raise ValueError("chunks must all have y, or none of them; got a mixture.")
     mask = reset = None
-    if any(chunk.mask is not None for chunk in chunks):
+    axes = {None if chunk.mask is None else chunk.mask.dim() for chunk in chunks}
+    if len(axes - {None}) > 1 or (None in axes and axes - {None, 2}):
+        raise ValueError("mask must have the same axes in chunks that are settled together; give every one a mask.")
+    if axes != {None}:
         mask = torch.cat(_masks(chunks))
     if any(chunk.reset is not None for chunk in chunks):
         nowhere = [torch.zeros(c.x.shape[:2], dtype=torch.bool, device=c.x.device) for c in chunks]

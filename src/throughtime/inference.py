@@ -34,7 +34,7 @@ def device_of(net: nn.Module) -> torch.device:
 
 def evaluate(net: nn.Module, chunks: Source, loss: Loss = cross_entropy) -> Score:
     """The errors of a network over all chunks, its state carried on, in evaluation mode; the mode is put back."""
-    device, training = device_of(net), net.training
+    device, modes = device_of(net), [(module, module.training) for module in net.modules()]
     total, count, state = 0.0, 0.0, None
     net.eval()
     try:
@@ -45,7 +45,8 @@ def evaluate(net: nn.Module, chunks: Source, loss: Loss = cross_entropy) -> Scor
                 error, counted = sum_errors(loss, prediction, chunk)
                 total, count = total + float(error), count + counted
     finally:
-        net.train(training)
+        for module, mode in modes:
+            module.training = mode
     return Score(total, count)
 
 
@@ -109,9 +110,10 @@ def _draw(
     logits = logits.clone()
     if never and len(never) < len(logits):
         logits[list(never)] = -torch.inf
-    if temperature == 0:
+    if temperature < 1e-30:  # as good as 0, and the quotient would overflow
         return int(logits.argmax())
     if top_k is not None and top_k < len(logits):
-        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+        best = logits.topk(top_k).indices
+        logits = torch.full_like(logits, -torch.inf).index_copy(0, best, logits[best])
     logits = (logits - logits.max()) / temperature
     return int(torch.multinomial(logits.exp(), 1, generator=generator))

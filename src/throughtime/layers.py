@@ -304,11 +304,9 @@ def _restarts(reset: Tensor | None, x: Any) -> Tensor | None:
     """reset, checked against x; None where it says nothing."""
     if reset is None:
         return None
-    if reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
-        raise ValueError(
-            f"reset must be bool with the leading axes of x, {tuple(x.shape[:-1])}; "
-            f"got {reset.dtype}, {tuple(reset.shape)}."
-        )
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
+        given = f"{reset.dtype}, {tuple(reset.shape)}" if isinstance(reset, Tensor) else type(reset).__name__
+        raise ValueError(f"reset must be bool with the leading axes of x, {tuple(x.shape[:-1])}; got {given}.")
     return reset if reset.any() else None
 
 

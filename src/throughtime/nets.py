@@ -78,7 +78,7 @@ class Network(nn.Module):
         if x.is_floating_point():
             return x
         if self.embed is not None:
-            return self.embed(x)
+            return self.embed(x.long())
         return one_hot(x.long(), self.inputs).to(self.readout.weight.dtype)
 
     def config(self) -> dict[str, Any]:
@@ -304,6 +304,8 @@ def sum_errors(loss: Loss, prediction: Tensor, chunk: Chunk) -> tuple[Float[Tens
         return errors.sum(), float(chunk.steps * chunk.streams)
     if mask.dim() > chunk.y.dim():
         raise ValueError(f"mask must have no more axes than y, {tuple(chunk.y.shape)}; got {tuple(mask.shape)}.")
+    if (mask < 0).any():
+        raise ValueError(f"mask must be weights of at least 0; got {float(mask.min())}.")
     counted = mask != 0
     y = chunk.y.masked_fill(~_spread(counted, chunk.y), 0)
     errors = loss(prediction, y)
@@ -313,7 +315,7 @@ def sum_errors(loss: Loss, prediction: Tensor, chunk: Chunk) -> tuple[Float[Tens
             f"mask must have no more axes than the errors, {tuple(errors.shape)}; got {tuple(mask.shape)}."
         )
     weighted = errors * _spread(mask, errors).to(errors.dtype)
-    return weighted.masked_fill(~_spread(counted, errors), 0).sum(), float(mask.sum())
+    return weighted.masked_fill(~_spread(counted, errors), 0).sum(), float(mask.sum(dtype=torch.float64))
 
 
 def _spread(mask: Tensor, like: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ def change(f: Callable[[Tensor], Tensor], state: State) -> State:
     if isinstance(state, Tensor):
         return f(state)
     if isinstance(state, (tuple, list)):
-        return tuple(change(f, part) for part in state)
+        parts = [change(f, part) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
     raise TypeError(f"state must be tensors in nested tuples, or None; got {type(state).__name__}.")
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from throughtime.cells import cells
 from throughtime.chunk import Chunk, Source
 from throughtime.credit import BPTT, Credit, Estimate, credit_named, spell_credit
 from throughtime.finite import NonFiniteError, check_weights, first_bad
 from throughtime.inference import device_of, evaluate
-from throughtime.nets import Loss, losses
+from throughtime.nets import Loss, Network, Window, losses
 from throughtime.runs import Run, fill, weights_of
 from throughtime.state import moved, random_state, set_random_state
 
@@ -63,6 +64,7 @@ class _Position:
     seconds: float = 0.0
     best: float | None = None
     waited: int = 0
+    looked: int = 0  # the epoch in which it was last validated
     over: bool = False
 
 
@@ -113,6 +115,11 @@ def train(
     credit = _default_credit(chunks) if credit is None else credit_named(credit)
     _check_limits(clip=clip, epochs=epochs, updates=updates, seconds=seconds)
     _check_limits(validate_every=validate_every, patience=patience)
+    if not chunks[len(chunks) - 1].end:
+        raise ValueError("the last of chunks must have end=True; its last errors would never be settled.")
+    if validation is not None and not len(validation):
+        raise ValueError("validation must not be empty. Leave it out, or give it chunks.")
+    _check_optimizer(net, optimizer, schedule)
     if patience is not None and validation is None:
         raise ValueError("patience must go with validation; got none. Give validation chunks, or leave patience out.")
     if resume and run is None:
@@ -226,7 +233,7 @@ class _Loop:
             loss=float(estimate.loss) / estimate.count,
             norm=norm,
             clipped=self.clip is not None and norm > self.clip,
-            rate=self.optimizer.param_groups[0]["lr"],
+            rate=float(self.optimizer.param_groups[0]["lr"]),
             seconds=self._seconds(),
             validation=validation,
             best=self.position.best,
@@ -285,12 +292,15 @@ class _Loop:
         if self._progress() >= 1:
             return True
         if self.validate_every is None:
-            return self.position.index == 0
+            return self.position.epoch > self.position.looked
         return self.position.update % self.validate_every == 0
 
     def _validate(self) -> float:
         assert self.validation is not None
-        mean = evaluate(self.net, self.validation, self.loss).mean
+        score = evaluate(self.net, self.validation, self.loss)
+        if not score.count:
+            raise ValueError("validation must have targets that count; every one is masked.")
+        mean = score.mean
         if not math.isfinite(mean):
             raise NonFiniteError(
                 f"the validation loss is not finite after update {self.position.update}. "
@@ -300,7 +310,8 @@ class _Loop:
         better = place.best is None or mean < place.best
         waited = 0 if better else place.waited + 1
         over = self.patience is not None and waited >= self.patience
-        self.position = replace(place, best=mean if better else place.best, waited=waited, over=over)
+        best = mean if better else place.best
+        self.position = replace(place, best=best, waited=waited, over=over, looked=place.epoch)
         if better and self.run is not None:
             self.run.save_weights(self.net)
         return mean
@@ -349,7 +360,8 @@ class _Loop:
         self.cost = self.saved - start
 
     def resume(self, run: Run, sections: dict[str, Any]) -> None:
-        """Go on from a run exactly where it was saved."""
+        """Go on from a run exactly where it was saved. Raises ValueError for another text, credit or optimiser."""
+        self._check_same(run)
         tree = run.load_resume((_Position, *self.credit.memories))
         fill(self.net, tree["weights"], run.path)
         self.optimizer.load_state_dict(tree["optimizer"])
@@ -364,6 +376,19 @@ class _Loop:
             others = {name: value for name, value in run.config.get("training", {}).items() if name not in self.limits}
             run.amend({"training": {**others, **self.limits}, **sections})
         self.run = run
+
+    def _check_same(self, run: Run) -> None:
+        """What was saved goes on only under what it was saved with."""
+        saved, own = run.config.get("training", {}), self.describe("")
+        pairs = [(name, saved.get(name, own[name]), own[name]) for name in ("credit", "streams", "steps", "chunks")]
+        optimizer = own["optimizer"]["name"]
+        pairs.append(("optimizer", saved.get("optimizer", {}).get("name", optimizer), optimizer))
+        text = getattr(self.chunks, "text", None)
+        if text is not None and "sha256_of_ids" in run.config.get("text", {}):
+            pairs.append(("text", run.config["text"]["sha256_of_ids"], text.fingerprint))
+        for name, then, now in pairs:
+            if then != now:
+                raise ValueError(f"{name} must be as {run.path} was trained with, {then}; got {now}. Make a new run.")
 
     def describe(self, loss: Loss | str) -> dict[str, Any]:
         """The training section of config.toml: everything resolved."""
@@ -381,6 +406,7 @@ class _Loop:
             **self.limits,
             "streams": getattr(self.chunks, "streams", None),
             "steps": getattr(self.chunks, "steps", None),
+            "chunks": len(self.chunks),
             "validate_every": self.validate_every,
             "patience": self.patience,
             "seed": torch.initial_seed(),
@@ -406,10 +432,24 @@ def _check_limits(**limits: float | None) -> None:
 
 
 def _config_of(net: nn.Module) -> dict[str, Any]:
-    config = getattr(net, "config", None)
-    return config() if callable(config) else {"class": type(net).__name__}
+    """What `build` makes the network of, or the name of a class that only its owner can make."""
+    if type(net) is Window or (type(net) is Network and type(net.layers.cell) in cells.values()):
+        return net.config()
+    return {"class": type(net).__name__}
 
 
 def _text_of(chunks: Source) -> dict[str, Any] | None:
     text = getattr(chunks, "text", None)
-    return None if text is None else text.describe()
+    return None if text is None else {**text.describe(), "sha256_of_ids": text.fingerprint}
+
+
+def _check_optimizer(net: nn.Module, optimizer: torch.optim.Optimizer | None, schedule: Schedule | None) -> None:
+    """Raise ValueError for an optimiser that would change nothing, or a schedule that would."""
+    if optimizer is not None:
+        own = {id(weight) for weight in net.parameters()}
+        if not any(id(weight) in own for group in optimizer.param_groups for weight in group["params"]):
+            raise ValueError("optimizer must be made over net.parameters(); it holds no weight of net.")
+    if isinstance(schedule, ReduceLROnPlateau):
+        raise ValueError("schedule must go by updates; ReduceLROnPlateau waits for a loss. Use patience, or `cosine`.")
+    if isinstance(schedule, LRScheduler) and schedule.optimizer is not optimizer:
+        raise ValueError("schedule must be over the optimizer that is given; it is over another one.")

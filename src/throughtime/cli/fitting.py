@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -98,15 +97,10 @@ def text_of(run: Run) -> Text:
     if section is None:
         raise ValueError(f"{run.path} was not trained on a text, or not on one that its config.toml names.")
     text = read_text(section, run.vocabulary)
-    if section.get("sha256_of_ids", fingerprint(text)) != fingerprint(text):
+    if section.get("sha256_of_ids", text.fingerprint) != text.fingerprint:
         what = ", ".join(section.get("source", ["its text"]))
         raise ValueError(f"{what} must be as {run.path} was trained on it; it was changed. Restore it, or train anew.")
     return text
-
-
-def fingerprint(text: Text) -> str:
-    """A checksum of the tokens, in their order."""
-    return hashlib.sha256(text.ids.data).hexdigest()
 
 
 def reading(text: Text, part: str, *, least: int = 5000) -> Chunks:
@@ -155,7 +149,7 @@ def prepare(text: Text, section: Mapping[str, Any], options: Options) -> Job:
 
 
 def _sections(text: Text, section: Mapping[str, Any]) -> dict[str, Any]:
-    whole = {**text.describe(), **section, "tokens": len(text.ids), "sha256_of_ids": fingerprint(text)}
+    whole = {**text.describe(), **section, "tokens": len(text.ids), "sha256_of_ids": text.fingerprint}
     if "source" in section:
         whole["source"] = [os.path.abspath(path) for path in section["source"]]
     return {"text": whole, "command": {"name": "train"}}

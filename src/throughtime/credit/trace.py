@@ -50,7 +50,7 @@ class Trace:
 def check(net: nn.Module) -> None:
     """Raise TypeError unless the activations of this network can be kept."""
     plain = {id(weight) for weight in net.parameters()}
-    if isinstance(net, Window) or (isinstance(net, Network) and all(id(w) in plain for w in _weights(net))):
+    if type(net) is Window or (type(net) is Network and all(id(w) in plain for w in _weights(net))):
         return
     raise TypeError(
         f"net must be a Network with plain weights for replay=False; got {type(net).__name__}. "
