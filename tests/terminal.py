@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +70,9 @@ def shell(*words: str, **options) -> subprocess.Popen[str]:
     """Python with these arguments, in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(tt.__file__).parents[1])}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen([sys.executable, *words], env=environment, **options)
+    # A shell that starts the tests in the background has them ignore SIGINT, and so would the program.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([sys.executable, *words], env=environment, preexec_fn=heed, **options)
 
 
 def numbers(line: str) -> list[float]:
