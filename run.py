@@ -59,17 +59,20 @@ def prepare(extra: str) -> None:
     STAMP.unlink(missing_ok=True)
     forget_half_installed()
     install_pip()
-    compiler = next(filter(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++", "cl")), None)
-    say(f"C++ compiler: {compiler or 'none: not needed, recurrent layers run on torch'}")
     install_torch(outside)
     what, target = ("throughtime and its test tools", ".[test]") if extra == "test" else ("throughtime", ".")
-    install(what, "--editable", target)
+    said = install(what, "--verbose", "--editable", target)
+    say((re.search("Native kernels: .*", said) or ["Native kernels: pip does not say"])[0])
     STAMP.write_text(f"{fingerprint()} {extra}\n")
 
 
 def fingerprint() -> str:
-    """A hash of what an installation rests on: pyproject.toml, the interpreter's version, this folder."""
-    parts = (ROOT / "pyproject.toml").read_bytes(), str(sys.implementation.cache_tag).encode(), bytes(ROOT)
+    """A hash of what an installation rests on: the files it is built from, a compiler, the Python, this folder."""
+    patterns = ("pyproject.toml", "CMakeLists.txt", "csrc/**/*")
+    files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()]
+    compiles = any(map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++")))
+    parts = [part for path in files for part in (bytes(path.relative_to(ROOT)), path.read_bytes())]
+    parts += [str(compiles).encode(), str(sys.implementation.cache_tag).encode(), bytes(ROOT)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -209,15 +212,17 @@ megabytes. To have that one press Ctrl-C and type, with the address that PyTorch
     python3 run.py"""
 
 
-def install(what: str, *requirements: str) -> None:
+def install(what: str, *requirements: str) -> str:
+    """Install, and return all that pip said."""
     say(f"Installing {what} (minutes on a first call)")
     result = pip("install", *requirements)
     if result.returncode:
         fail(f"Installing {what}", result.stdout)
+    return result.stdout
 
 
 def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return quiet(PYTHON, "-m", "pip", *arguments, "--quiet")
+    return quiet(PYTHON, "-m", "pip", *arguments)
 
 
 def demo() -> int:
@@ -283,9 +288,11 @@ def say(line: str) -> None:
 
 def fail(step: str, output: str, advice: str = "Mend that, then run the same command again.") -> NoReturn:
     """Stop with the step, the last lines of what its tool said, and what to do."""
-    if re.search(r"timed out|[Cc]onnection|name resolution|unreachable|ProxyError|SSLError", output):
+    if "CMake build failed" in output:
+        advice = f"{advice} Or go without native kernels: set SKBUILD_CMAKE_DEFINE=THROUGHTIME_NATIVE=OFF."
+    elif re.search(r"timed out|[Cc]onnection|name resolution|unreachable|ProxyError|SSLError", output):
         advice = f"The network may be the cause: see `{shown(PYTHON)} -m pip config list`. {advice}"
-    errors = re.findall(r"^ERROR.*", output, re.MULTILINE) or output.strip().splitlines()
+    errors = re.findall(r"^ERROR.*|.*: (?:fatal )?error: .*", output, re.MULTILINE) or output.strip().splitlines()
     stop("\n".join([f"{step} failed:", *errors[-4:], advice]))
 
 

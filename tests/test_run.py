@@ -101,20 +101,26 @@ def test_a_stamp_counts_for_what_it_was_made_for(run: ModuleType) -> None:
     assert not run.ready("base")
 
 
-def test_a_stamp_ends_with_its_pyproject_interpreter_or_folder(
+def test_a_stamp_ends_with_its_sources_compiler_interpreter_or_folder(
     run: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run.shutil, "which", lambda name: None)
     prints = [run.fingerprint()]
-    with (run.ROOT / "pyproject.toml").open("a") as file:
-        file.write("\n# changed\n")
+    monkeypatch.setattr(run.shutil, "which", lambda name: "/usr/bin/c++")
     prints.append(run.fingerprint())
+    for name in ("pyproject.toml", "CMakeLists.txt", "csrc/kernel.cpp", "csrc/cells/gru.hpp", "csrc/kernel.cpp"):
+        (run.ROOT / name).parent.mkdir(exist_ok=True)
+        with (run.ROOT / name).open("a") as file:
+            file.write("\n# changed\n")
+        prints.append(run.fingerprint())
     monkeypatch.setattr(sys.implementation, "cache_tag", "cpython-399")
     prints.append(run.fingerprint())
     (run.ROOT / "moved").mkdir()
-    (run.ROOT / "moved/pyproject.toml").write_bytes((run.ROOT / "pyproject.toml").read_bytes())
+    for name in ("pyproject.toml", "CMakeLists.txt", "csrc"):
+        (run.ROOT / name).rename(run.ROOT / "moved" / name)
     monkeypatch.setattr(run, "ROOT", run.ROOT / "moved")
     prints.append(run.fingerprint())
-    assert len(set(prints)) == 4
+    assert len(set(prints)) == len(prints) == 9
 
 
 def test_nothing_is_started_when_all_is_there(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +336,33 @@ def test_a_failure_of_pip_shows_its_last_error_and_what_to_do(
     assert first == "Installing x failed:"
     assert error == "ERROR: No matching distribution for x"
     assert advice.startswith("The network may be the cause")
+
+
+def test_a_failure_of_the_compiler_shows_its_error_and_the_way_round(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = "csrc/sweep.hpp:7:3: error: '__builtin_unreachable' was not declared"
+    noise = f"  {error}\n  *** CMake build failed\nERROR: Failed building editable for throughtime\n"
+    monkeypatch.setattr(run, "pip", lambda *arguments: outcome(1, noise))
+    with pytest.raises(SystemExit):
+        run.install("throughtime", "--editable", ".")
+    said = capsys.readouterr().err
+    assert error in said
+    assert "network" not in said
+    assert "set SKBUILD_CMAKE_DEFINE=THROUGHTIME_NATIVE=OFF" in said
+
+
+@pytest.mark.parametrize("line", ["Native kernels: baseline, avx2", "Native kernels: none, no C++ compiler"])
+def test_what_cmake_says_of_the_kernels_is_said(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    for name in ("make_venv", "install_pip", "install_torch", "torch_folder"):
+        monkeypatch.setattr(run, name, lambda *arguments, **options: None)
+    monkeypatch.setattr(run, "pip", lambda *arguments: outcome(0, f"  -- noise\n  {line}\n  more\n"))
+    run.VENV.mkdir()
+    run.prepare("base")
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert run.STAMP.is_file()
 
 
 def test_every_check_runs_and_one_failure_fails_all(

@@ -1,0 +1,68 @@
+// One instruction set's kernel: this file is compiled once for each, with its own flags and three definitions:
+// THROUGHTIME_KERNEL (the symbol), THROUGHTIME_NAME (its name), THROUGHTIME_BYTES (of a vector).
+#include "kernel.hpp"
+#include "sweep.hpp"
+
+namespace throughtime {
+namespace {
+
+// Calls `with` on the engine of the cell and number type that are asked for.
+template <class S, class With> auto engine_of(CellKind cell, const With& with) {
+    switch (cell) {
+        case CellKind::elman: return with(static_cast<Engine<S, Elman>*>(nullptr));
+        case CellKind::ctrnn: return with(static_cast<Engine<S, Ctrnn>*>(nullptr));
+        case CellKind::gru: return with(static_cast<Engine<S, Gru>*>(nullptr));
+        default: return with(static_cast<Engine<S, Lstm>*>(nullptr));
+    }
+}
+
+template <class With> auto dispatch(const Sweep& it, bool is_double, const With& with) {
+    return is_double ? engine_of<double>(it.cell, with) : engine_of<float>(it.cell, with);
+}
+
+size_t kept_bytes(const Sweep& it, bool is_double) {
+    return dispatch(it, is_double, [&](auto* engine) { return engine->kept_bytes(it); });
+}
+
+void forward(const Sweep& it, bool is_double) {
+    dispatch(it, is_double, [&](auto* engine) { engine->forward(it); });
+}
+
+void backward(const Sweep& it, const Gradients& to, bool is_double) {
+    dispatch(it, is_double, [&](auto* engine) { engine->backward(it, to); });
+}
+
+// Chains of products as many as hide the latency of one.
+double flops_of_one_thread() {
+    constexpr int chains = 10;
+    constexpr long rounds = 4000000;
+    V<float> sum[chains] = {}, a = all(0.999f), b = all(1e-3f);
+    double start = seconds();
+    for (long round = 0; round < rounds; ++round)
+#pragma GCC unroll 10
+        for (int chain = 0; chain < chains; ++chain) sum[chain] = fma(sum[chain], a, b);
+    double time = seconds() - start;
+    float total = 0;
+    for (int chain = 0; chain < chains; ++chain) total += sum[chain][0];
+    volatile float used = total;
+    (void)used;
+    return 2.0 * chains * lanes<float> * double(rounds) / time;
+}
+
+double peak(int threads) {
+    double total[64] = {};
+    parallel(threads < 64 ? threads : 64, [&](int thread, int granted) {
+        barrier(granted);
+        total[thread] = flops_of_one_thread();
+    });
+    double sum = 0;
+    for (double one : total) sum += one;
+    return sum / 1e9;
+}
+
+}  // namespace
+
+extern const Kernel THROUGHTIME_KERNEL;
+const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, forward, backward, peak};
+
+}  // namespace throughtime

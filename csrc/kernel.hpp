@@ -1,0 +1,75 @@
+// What a kernel is asked for: one layer in one direction, forward or back through time. Pointers and sizes only.
+//
+// S is float or double. All strides count elements and may be 0 or negative unless said otherwise.
+// Nothing that is written may overlap anything else. A null pointer means: not given, or not wanted.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace throughtime {
+
+enum class CellKind : int { elman, ctrnn, gru, lstm };
+enum class Phi : int { tanh, relu, sigmoid, identity };
+
+// What a forward pass leaves for the backward pass beside x and y.
+//   gates   what the cell's derivative needs of every step
+//   states  only what y does not tell: the cells c of an LSTM at the start of every segment; gates are rebuilt
+enum class Keep : int { nothing, gates, states };
+
+struct Sweep {
+    CellKind cell;
+    Phi phi;          // elman and ctrnn
+    double alpha;     // ctrnn
+    int64_t T, B, I, H;
+
+    const void* x;    // (T, B, I) of S; null where ids are given
+    int64_t x_t, x_b, x_i;
+    const int64_t* ids;  // (T, B): x is the one-hot row of each id, 0 <= id < I
+    int64_t ids_t, ids_b;
+
+    const void* W_x;  // (G H, I) contiguous
+    const void* W_h;  // (G H, H) contiguous
+    const void* b_x;  // (G H) or null
+    const void* b_h;  // (G H) or null
+    const void* s0[2];       // (B, H) contiguous each; slots of the cell
+    const uint8_t* reset;    // (T, B) contiguous, 1: the row restarts from zeros before this step; or null
+    const int64_t* lengths;  // (B), 0 <= length <= T; or null: T each
+
+    void* y;          // (T, B, H), written by forward (zeros after a row's last step), read by backward
+    int64_t y_t, y_b; // its units are contiguous
+    void* last[2];    // (B, H) contiguous each, written by forward; may be null
+
+    Keep keep;
+    void* kept;       // kept_bytes(...) bytes aligned to 64, written by forward, read by backward
+    int threads;      // at most; at least 1
+};
+
+struct Gradients {
+    const void* dy;   // (T, B, H) or null; steps after a row's last one are not read
+    int64_t dy_t, dy_b, dy_i;
+    const void* dlast[2];  // (B, H) contiguous each, or null
+    void* dx;         // (T, B, I) contiguous, written; or null
+    void* dW_x;       // as the weights, contiguous, written; or null
+    void* dW_h;
+    void* db_x;
+    void* db_h;
+    void* ds0[2];     // (B, H) contiguous each, written; or null
+};
+
+// The functions of one instruction set.
+struct Kernel {
+    const char* name;
+    int bytes;  // of a vector
+    size_t (*kept_bytes)(const Sweep&, bool is_double);
+    void (*forward)(const Sweep&, bool is_double);
+    void (*backward)(const Sweep&, const Gradients&, bool is_double);
+    double (*peak)(int threads);  // float32 FMA of this instruction set, GFLOP/s
+};
+
+extern const Kernel kernel_baseline;
+#if defined(THROUGHTIME_X86)
+extern const Kernel kernel_avx2;
+extern const Kernel kernel_avx512;
+#endif
+
+}  // namespace throughtime

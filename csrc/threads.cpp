@@ -1,0 +1,43 @@
+// What of the threads need not be compiled for each instruction set.
+#include "threads.hpp"
+
+#include <atomic>
+#include <chrono>
+
+namespace throughtime {
+
+bool has_openmp() {
+#if defined(_OPENMP)
+    return true;
+#else
+    return false;
+#endif
+}
+
+double seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+static void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+double core_latency() {
+    constexpr int rounds = 20000;
+    alignas(64) std::atomic<int> turn{0};
+    double time = 0;
+    parallel(2, [&](int thread, int threads) {
+        if (threads < 2) return;
+        double start = seconds();
+        for (int round = 0; round < rounds; ++round) {
+            while (turn.load(std::memory_order_acquire) != 2 * round + thread) relax();
+            turn.store(2 * round + thread + 1, std::memory_order_release);
+        }
+        if (thread == 0) time = seconds() - start;
+    });
+    return time / (2 * rounds) * 1e9;
+}
+
+}  // namespace throughtime

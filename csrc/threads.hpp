@@ -1,0 +1,39 @@
+// Threads are torch's: OpenMP regions, no pool of our own (two runtimes on the same cores would spin against each other).
+#pragma once
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace throughtime {
+
+bool has_openmp();
+
+// Seconds of a clock that never goes back.
+double seconds();
+
+// One way between the cores of two threads, ns; 0 where only one thread is granted.
+double core_latency();
+
+// Runs work(thread, threads) on at most `threads` threads; inside another parallel region on one.
+template <class Work>
+static void parallel(int threads, const Work& work) {
+#if defined(_OPENMP)
+    if (threads > 1 && !omp_in_parallel()) {
+#pragma omp parallel num_threads(threads)
+        work(omp_get_thread_num(), omp_get_num_threads());
+        return;
+    }
+#endif
+    work(0, 1);
+}
+
+// All threads of the region that called `work` wait here for each other.
+static inline void barrier(int threads) {
+#if defined(_OPENMP)
+    if (threads > 1) {
+#pragma omp barrier
+    }
+#endif
+}
+
+}  // namespace throughtime
