@@ -1,9 +1,10 @@
-"""Does it learn as well as it should? Loss curves beside torch.nn's layers, and a character model against the clock.
+"""Does it learn as well as it should? Loss curves beside torch.nn's layers, and a language model against the clock.
 
     python benchmarks/quality.py curves [TEXT]            equal losses, update by update, with torch.nn in a plain loop
     python benchmarks/quality.py clock [TEXT] --time 180  nats per character after so many seconds of training
+    python benchmarks/quality.py clock --unit word --time 600  the same of words
 
-TEXT is a file of characters, split 90/10 by position; by default the text that comes with the library.
+TEXT is a file, split 90/10 by position; by default the plays that come with the library.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import throughtime as tt
-from throughtime.baselines import best_witten_bell
+from throughtime.baselines import Ngram, best_ngram, kinds
+from throughtime.cli.commands import announcement, counted, figures
+from throughtime.cli.fitting import prepare
+from throughtime.cli.options import NetworkOptions, Options, TrainingOptions
 from throughtime.data import Text, shakespeare
 from throughtime.inference import evaluate
+from throughtime.kernels import why
 from throughtime.training import cosine
 
 STREAMS, STEPS, UNITS, RATE, CLIP = 16, 32, 64, 2e-3, 1.0
@@ -98,45 +105,65 @@ def tail(losses: Iterator[float], last: int = 20) -> float:
     return sum(every) / len(every)
 
 
-def clock(text: Text, seconds: float, seed: int, cell: str, units: int) -> None:
-    """16 streams of 64 steps cost no more a character than 32, with twice the updates; a narrow embedding is cheap."""
-    order, baseline = best_witten_bell(text.part("train"), text.part("validation"), text.size)
-    torch.manual_seed(seed)
-    net = tt.Network(cell, inputs=text.size, units=units, outputs=text.size, embedding=units // 2)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1, fused=True)
-    start, record = time.perf_counter(), None
+def clock(text: Text, options: argparse.Namespace) -> None:
+    """Train as `throughtime train --time` does, every choice that is not given being its recipe's; no looks between."""
+    choices = {**vars(options), "time": f"{options.time}s"}
+    network, training = (
+        kind(**{name: value for name, value in choices.items() if name in kind.__dataclass_fields__})
+        for kind in (NetworkOptions, TrainingOptions)
+    )
+    job = prepare(text, {}, Options(network=network, training=training))
+    schedule = partial(cosine, warmup=options.warmup) if job.schedule == "cosine" else None
+    print(announcement(job, Path("clock")), flush=True)
+    start, looks, record = time.perf_counter(), 1, None
     for record in tt.train(
-        net, text.chunks(16, 64), optimizer=optimizer, schedule=cosine, clip=CLIP, seconds=seconds
+        job.net,
+        job.chunks,
+        credit=job.credit,
+        optimizer=job.optimizer,
+        schedule=schedule,
+        clip=job.clip,
+        seconds=options.time,
     ):
-        if record.update % 500 == 0:
+        if record.seconds > looks * options.time / 10:
+            looks += 1
             print(f"update {record.update}, {record.seconds:.0f} s, training loss {record.loss:.3f}", flush=True)
     trained = time.perf_counter() - start
     assert record is not None
-    score = evaluate(net, text.chunks(1, 512, "validation"))
-    print(
-        f"{cell}, {units} units, {torch.get_num_threads()} threads: {score.mean:.4f} nats per character on "
-        f"{score.count:.0f} characters after {trained:.0f} s and {record.update} updates; "
-        f"Witten-Bell with {order} characters of context {baseline:.4f}"
-    )
+    score = evaluate(job.net, text.chunks(1, 512, "validation"))
+    passes = record.targets / len(text.part())
+    print(f"network      {figures(score.mean, text)}, on {score.count:.0f} of them, read as one stream")
+    print(f"             {trained:.0f} s, {record.update} updates, {passes:.1f} passes, {why(job.net)}")
+    train, held = text.part(), text.part("validation")
+    print(counted(best_ngram(train, held, text.size), text))
+    for kind in kinds:
+        print(f"{kind} 5-grams: {Ngram(kind, 4, text.size).fit(train).nats(held, train).mean():.4f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("curves", "clock"))
     parser.add_argument("text", nargs="?")
-    parser.add_argument("--time", type=float, default=180.0, help="seconds of training (clock)")
-    parser.add_argument("--updates", type=int, default=200, help="updates of a curve (curves)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the float32 spread (curves)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cell", default="lstm")
-    parser.add_argument("--units", type=int, default=256)
+    parser.add_argument("--updates", type=int, default=200, dest="length", help="updates of a curve")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the float32 spread of the curves")
+    group = parser.add_argument_group("clock", "as for throughtime train; what is left out follows from the recipe")
+    group.add_argument("--time", type=float, default=180.0, help="seconds of training")
+    group.add_argument("--unit", default="char")
+    for name in ("cell", "backend", "credit", "optimizer", "schedule"):
+        group.add_argument(f"--{name}")
+    for name in ("units", "layers", "embedding", "streams", "steps", "seed"):
+        group.add_argument(f"--{name}", type=int)
+    for name in ("dropout", "rate", "decay", "clip"):
+        group.add_argument(f"--{name}", type=float)
+    group.add_argument("--tie", action="store_true", default=None)
+    group.add_argument("--warmup", type=float, default=0.02, help="share of the time in which the rate rises")
     options = parser.parse_args()
-    split = (0.9, 0.1, 0.0)
-    text = Text(options.text, split=split) if options.text else Text.of(shakespeare(), split=split)
+    given = {"unit": options.unit if options.what == "clock" else "char", "split": (0.9, 0.1, 0.0)}
+    text = Text(options.text, **given) if options.text else Text.of(shakespeare(), **given)
     if options.what == "curves":
-        curves(text, options.updates, options.seeds)
+        curves(text, options.length, options.seeds)
     else:
-        clock(text, options.time, options.seed, options.cell, options.units)
+        clock(text, options)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ void use(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+    nb::set_leak_warnings(false);  // a graph that is alive when Python ends holds what it kept, and that is no leak
     module.doc() = "Compiled sweeps: see csrc/kernel.hpp for what each argument is.";
     nb::class_<Task>(module, "Task");
     nb::class_<Kept>(module, "Kept").def_prop_ro("bytes", [](const Kept& kept) { return kept.block.size(); });

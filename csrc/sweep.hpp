@@ -22,7 +22,7 @@
 namespace throughtime {
 namespace {
 
-constexpr long chunk_rows = 256;            // rows of D that one chunk of the backward pass makes, about
+constexpr long chunk_rows = 512;            // rows of D that one chunk of the backward pass makes, about
 constexpr long forward_bytes = 96 * 1024;   // of pre-activations that a thread projects ahead
 constexpr long small_work = 200 * 1000;     // products below which a second thread costs more than it brings
 constexpr long hand = 4;                    // rows of unequal length are dealt to the threads by fours, where they are many

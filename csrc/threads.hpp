@@ -11,12 +11,12 @@ bool has_openmp();
 // Seconds of a clock that never goes back.
 double seconds();
 
-// One way between the cores of two threads, ns; 0 where only one thread is granted.
+// One way between the cores of two threads, ns; 0 where only one thread is granted, or both share a core.
 double core_latency();
 
 // Runs work(thread, threads) on at most `threads` threads; inside another parallel region on one.
 template <class Work>
-static void parallel(int threads, const Work& work) {
+static void parallel([[maybe_unused]] int threads, const Work& work) {
 #if defined(_OPENMP)
     if (threads > 1 && !omp_in_parallel()) {
 #pragma omp parallel num_threads(threads)
@@ -28,7 +28,7 @@ static void parallel(int threads, const Work& work) {
 }
 
 // All threads of the region that called `work` wait here for each other.
-static inline void barrier(int threads) {
+static inline void barrier([[maybe_unused]] int threads) {
 #if defined(_OPENMP)
     if (threads > 1) {
 #pragma omp barrier

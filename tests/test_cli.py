@@ -14,6 +14,7 @@ from terminal import SMALL, numbers, run_command, shell, story, trained_run
 
 import throughtime as tt
 from throughtime import baselines, data, runs, training
+from throughtime.baselines import Baseline
 from throughtime.cli import commands
 from throughtime.cli.fitting import text_of
 from throughtime.cli.options import NetworkOptions, TextOptions, TrainingOptions, flag
@@ -96,9 +97,10 @@ def test_the_last_lines_put_the_network_beside_the_ngrams(trained, run):
     answer = run("evaluate", trained)
     net, bar = (numbers(line) for line in answer.out.splitlines()[1:3])
     text = data.Text(config["text"]["source"], split=(0.8, 0.1, 0.1))
-    order, nats = baselines.best_witten_bell(text.part(), text.part("validation"), text.size)
-    assert bar[:2] == [round(nats, 4), round(nats / math.log(2), 4)]
-    assert f"{order + 1}-grams" in answer.out
+    best = baselines.best_ngram(text.part(), text.part("validation"), text.size)
+    assert bar[:2] == [round(best.nats, 4), round(best.nats / math.log(2), 4)]
+    assert answer.out.splitlines()[2].startswith(best.kind)
+    assert f"{best.order + 1}-grams" in answer.out
     source = text.chunks(1, 300, "validation")
     assert net[0] == round(tt.evaluate(runs.load(trained).net, source).mean, 4)
 
@@ -117,9 +119,11 @@ def test_the_verdict_is_by_the_smaller_loss(trained):
     net = commands.beside_ngrams(run, text_of(run), None, "Do more.")
     assert len(net) == 1
     nats = numbers(net[0])[0]
-    beats = commands.beside_ngrams(run, text_of(run), (2, nats + 0.5), "Do more.")
+    beats = commands.beside_ngrams(run, text_of(run), Baseline("Kneser-Ney", 4, nats + 0.5), "Do more.")
+    assert beats[1].startswith("Kneser-Ney   ")
+    assert beats[1].endswith("counting 5-grams")
     assert beats[2] == "The network beats the n-grams by 0.5000 nats per character."
-    loses = commands.beside_ngrams(run, text_of(run), (2, nats - 0.25), "Do more.")
+    loses = commands.beside_ngrams(run, text_of(run), Baseline("Witten-Bell", 2, nats - 0.25), "Do more.")
     assert loses[2] == "The network loses to the n-grams by 0.2500 nats per character. Do more."
 
 
@@ -128,7 +132,7 @@ def test_json_is_all_that_stdout_gets(run):
     records = [json.loads(line) for line in answer.out.splitlines()]
     assert [record["update"] for record in records] == list(range(1, 8))
     assert records[-1]["validation"] > 0
-    assert "Witten-Bell" in answer.err
+    assert "the n-grams by" in answer.err
 
 
 def test_bytes_and_words_and_folders(run, tmp_path):
@@ -144,6 +148,15 @@ def test_bytes_and_words_and_folders(run, tmp_path):
     said = run("evaluate", "runs/books-2", "--text", "a zebra saw").out
     assert "zebra (never seen in training)" in said
     assert run("predict", "runs/books-2", "--prompt", "zebra").code == 0
+
+
+def test_the_text_that_comes_with_the_library(run):
+    words = ["--shipped", "shakespeare", "--unit", "word"]
+    assert run("train", *words, "--updates", "1", "--most", "50", *SMALL).code == 0
+    answer = run("train", "--resume", "runs/shakespeare", "--updates", "2")
+    assert "Kneser-Ney" in answer.out
+    assert "leave one out" in run("train", "x.txt", *words).sentence
+    assert "--shipped must be left out" in run("train", "--resume", "runs/shakespeare", *words).sentence
 
 
 def test_every_network_trains(run):
@@ -188,7 +201,7 @@ def test_every_network_trains(run):
         (["--optimizer", "sgd:speed=3"], "speed"),
         (["--split", "0.5,0.1"], "split must be three fractions"),
         (["--split", "0.9,0.05,0.05"], "Use a longer text, or --split none"),
-        (["--cell", "lstm", "--backend", "native"], "native"),
+        (["--cell", "lstm", "--backend", "fast"], "fast"),
         (["somewhere.txt"], "leave one out"),
         (["--seed", "99999999999999999999"], "--seed. Must be <"),
     ],

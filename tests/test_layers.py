@@ -246,11 +246,11 @@ X = torch.zeros(4, 2, 3)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown backend": (
         lambda: layers.GRU(3, 5, backend="cuda"),
-        "backend must be auto, torch or reference; got 'cuda'.",
+        "backend must be auto, native, torch or reference; got 'cuda'.",
     ),
     "unknown backend of Recurrent": (
         lambda: Recurrent("gru", inputs=3, units=5, backend="Torch"),
-        "backend must be auto, torch or reference; got 'Torch'.",
+        "backend must be auto, native, torch or reference; got 'Torch'.",
     ),
     "torch for a cell that it has not": (
         lambda: Recurrent("ctrnn", inputs=3, units=5, backend="torch"),

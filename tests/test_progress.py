@@ -1,4 +1,4 @@
-"""What a training shows while it runs, and the choices made for a text of any size."""
+"""What a training shows while it runs, and the times that may be given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from terminal import run_command, trained_run
 
 from throughtime import training
 from throughtime.cli import progress
-from throughtime.cli.options import recipe, seconds_of
+from throughtime.cli.options import seconds_of
 
 __all__ = ["run_command", "trained_run"]
 
@@ -67,12 +67,3 @@ def test_times(words, seconds):
 def test_no_times(words):
     with pytest.raises(ValueError, match="time must be above 0"):
         seconds_of(words)
-
-
-@pytest.mark.parametrize("targets", [1, 2, 7, 100, 5000, 10**5, 10**6, 10**9])
-def test_the_recipe_fits_every_size(targets):
-    advice = recipe(targets)
-    assert 1 <= advice.streams <= targets
-    assert 1 <= advice.steps <= targets
-    assert 32 <= advice.units <= 256
-    assert advice.updates >= 300

@@ -197,11 +197,13 @@ def test_every_cell_takes_lengths(name: str) -> None:
 
 
 def test_why() -> None:
-    lstm, ctrnn = layers.LSTM(2, 3), Recurrent("ctrnn", inputs=2, units=3)
-    assert kernels.why(lstm).startswith("torch: ")
-    assert kernels.why(lstm, reset=True).startswith("torch: ")
-    assert kernels.why(lstm, reset=True, lengths=True).startswith("reference: torch has no restarts")
-    assert kernels.why(ctrnn) == "reference: torch has no recurrent function for this cell"
+    assert kernels.why(layers.LSTM(2, 3, backend="torch")) == "torch: asked for by name"
     assert kernels.why(layers.RNN(2, 3, backend="reference")) == "reference: asked for by name"
     assert kernels.why(nn.Linear(2, 3)) == "torch: Linear has no recurrence"
-    assert set(kernels.BACKENDS) == {kernels.choose(cell_named(name)).backend for name in cells}
+    lstm, ctrnn = layers.LSTM(2, 3).to("meta"), Recurrent("ctrnn", inputs=2, units=3).to("meta")
+    assert kernels.why(lstm).startswith("torch: torch ")
+    assert "not native: " in kernels.why(lstm, reset=True)
+    both = kernels.why(lstm, reset=True, lengths=True)
+    assert both.startswith("reference: not native: ")
+    assert both.endswith("not torch: torch has no restarts inside rows of unequal length")
+    assert kernels.why(ctrnn).endswith("not torch: torch has no recurrent function for this cell")

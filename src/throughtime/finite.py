@@ -43,7 +43,8 @@ def first_bad(net: nn.Module, chunk: Chunk, memory: Any, estimate: Estimate) -> 
         return outputs
     if not estimate.loss.isfinite():
         return "the loss"
-    return next(f"the gradient of {name}" for name, grad in estimate.grads.items() if not grad.isfinite().all())
+    bad = (f"the gradient of {name}" for name, grad in estimate.grads.items() if not grad.isfinite().all())
+    return next(bad, "the norm of the gradient, of which every part is finite")
 
 
 def _first_bad_output(net: nn.Module, chunk: Chunk) -> str:

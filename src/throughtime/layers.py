@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
 
+from throughtime import kernels
 from throughtime.cells import Cell, cell_named, spell_cell
-from throughtime.kernels import choose
+from throughtime.kernels import choose, native
 from throughtime.kernels.torch_functions import FUNCTIONS, MODES
 from throughtime.shapes import Bool, Float, Int, Slots, Tensor
-from throughtime.stack import autocasts, direction_of, directions_from, run_stack, suffixes
+from throughtime.stack import Run, autocasts, direction_of, directions_from, run_stack, suffixes
 
 Lengths = Tensor | Sequence[int] | int
 
@@ -27,17 +29,20 @@ class RNN(nn.RNN):
              gradient are both cut; the backward direction is cut after the last step of each sequence.
     lengths  one number of steps a row, 0 allowed, in any order: outputs after a row's last step are zeros,
              its last state is that of its last step. What stands in x after that step is never read.
-    backend  (constructor) auto, torch or reference; `throughtime.kernels.why(layer)` says which runs and why.
+    backend  (constructor) auto, native, torch or reference; `throughtime.kernels.why(layer)` says which runs and why.
+    memory   (constructor) what the native backend keeps for a gradient: gates, states (several times less, for one
+             more product) or auto, gates while they are small. It changes no number.
 
-    Under autocast torch's own recurrence computes as torch does, the reference in the dtype of the weights.
+    Under autocast torch's own recurrence computes as torch does, all else in the dtype of the weights.
     """
 
     backend = "auto"
+    memory = "auto"
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, backend: str = "auto", memory: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choose(MODES[self.mode], backend=backend)
-        self.backend = backend
+        choose(MODES[self.mode], backend=backend, memory=memory)
+        self.backend, self.memory = backend, memory
 
     def forward(
         self,
@@ -54,14 +59,15 @@ class RNN(nn.RNN):
 
 
 class GRU(nn.GRU):
-    """torch.nn.GRU, same arguments, weights and results; see RNN for `reset`, `lengths` and `backend`."""
+    """torch.nn.GRU, same arguments, weights and results; see RNN for what is added."""
 
     backend = "auto"
+    memory = "auto"
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, backend: str = "auto", memory: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choose(MODES[self.mode], backend=backend)
-        self.backend = backend
+        choose(MODES[self.mode], backend=backend, memory=memory)
+        self.backend, self.memory = backend, memory
 
     def forward(
         self,
@@ -78,14 +84,15 @@ class GRU(nn.GRU):
 
 
 class LSTM(nn.LSTM):
-    """torch.nn.LSTM, same arguments, weights and results; see RNN for `reset`, `lengths` and `backend`."""
+    """torch.nn.LSTM, same arguments, weights and results; see RNN for what is added."""
 
     backend = "auto"
+    memory = "auto"
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, backend: str = "auto", memory: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choose(MODES[self.mode], backend=backend)
-        self.backend = backend
+        choose(MODES[self.mode], backend=backend, memory=memory)
+        self.backend, self.memory = backend, memory
 
     def forward(
         self,
@@ -137,8 +144,9 @@ class Recurrent(nn.Module):
     """Layers of any cell, time first, with torch's parameter names and initial weights.
 
     cell     a spelled name or a Cell.
-    inputs, units, layers, dropout, bidirectional, backend   as in RNN.
+    inputs, units, layers, dropout, bidirectional, backend, memory   as in RNN.
     Call: `net(x (T, B, I), state, reset (T, B)) -> (y (T, B, D H), state)`, state S tensors (L, B, H).
+    x may also be whole-number ids (T, B), which stand for one-hot rows of width `inputs`.
     Under the same seed the weights are those of torch.nn's layer of the same kind.
     """
 
@@ -152,6 +160,7 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         backend: str = "auto",
+        memory: str = "auto",
     ) -> None:
         super().__init__()
         self.cell = cell_named(cell)
@@ -162,8 +171,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}.")
         self.inputs, self.units, self.depth, self.dropout = inputs, units, layers, dropout
         self.bidirectional = bidirectional
-        choose(self.cell, backend=backend)
-        self.backend = backend
+        choose(self.cell, backend=backend, memory=memory)
+        self.backend, self.memory = backend, memory
         width = self.cell.gates * units
         for index, suffix in enumerate(suffixes(layers, bidirectional)):
             below = inputs if index <= bidirectional else units * (1 + bidirectional)
@@ -191,12 +200,15 @@ class Recurrent(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "T B I"],
+        x: Float[Tensor, "T B I"] | Int[Tensor, "T B"],
         state: Slots | None = None,
         reset: Bool[Tensor, "T B"] | None = None,
         lengths: Lengths | None = None,
     ) -> tuple[Float[Tensor, "T B DH"], Slots]:
-        if x.dim() != 3 or x.shape[-1] != self.inputs:
+        ids = x.dim() == 2 and not x.is_floating_point()
+        if ids:
+            x = x.long()
+        elif x.dim() != 3 or x.shape[-1] != self.inputs:
             raise ValueError(f"x must be (T, B, {self.inputs}); got {tuple(x.shape)}.")
         directions = [direction_of(self, suffix) for suffix in suffixes(self.depth, self.bidirectional)]
         state = self.start(x) if state is None else state
@@ -209,10 +221,10 @@ class Recurrent(nn.Module):
             x,
             state,
             bidirectional=self.bidirectional,
-            reset=_restarts(reset, x),
+            reset=_restarts(reset, x[..., None] if ids else x),
             lengths=None if lengths is None else _steps(lengths, x),
             dropout=self.dropout if self.training else 0.0,
-            backend=self.backend,
+            run=partial(kernels.run, backend=self.backend, memory=self.memory),
         )
 
     def extra_repr(self) -> str:
@@ -222,11 +234,15 @@ class Recurrent(nn.Module):
 def _forward(
     layer: Any, plain: Callable[..., Any], input: Any, hx: Any, reset: Tensor | None, lengths: Lengths | None
 ) -> tuple[Any, Any]:
-    """torch's forward; where anything of ours is needed, with the recurrence in it replaced by the stack."""
+    """The ordinary call goes straight to the stack. Any other is torch's forward, so that its checks and errors are
+    torch's; unless torch's recurrence is to run, with the stack in the place of that."""
     if isinstance(input, PackedSequence) and not (reset is None and lengths is None):
         raise ValueError("reset and lengths must come with a padded tensor; got a PackedSequence. Pad it.")
     reset = _restarts(reset, input)
-    if reset is None and lengths is None and layer.backend in ("auto", "torch"):
+    result = _direct(layer, input, hx, reset, lengths)
+    if result is not None:
+        return result
+    if reset is None and lengths is None and _torch_runs(layer, input):
         return plain(input, hx)
     recurrence = _Recurrence(layer, input, reset, lengths)
     with recurrence:
@@ -235,13 +251,51 @@ def _forward(
     return result
 
 
+def _direct(layer: Any, input: Any, hx: Any, reset: Tensor | None, lengths: Lengths | None) -> Any:
+    """The result, where nothing in the call is out of the ordinary and the native backend can run it; else None."""
+    if layer.backend not in ("auto", "native") or layer.proj_size or torch.compiler.is_compiling():
+        return None
+    if type(input) is not Tensor or input.dim() != 3 or input.shape[2] != layer.input_size or not input.numel():
+        return None
+    if torch._C._is_any_autocast_enabled() or torch._C._len_torch_function_stack():
+        return None
+    cell, parameters = MODES[layer.mode], layer._parameters
+    weights = [parameters.get(name) for name in layer._flat_weights_names]
+    x = input.transpose(0, 1) if layer.batch_first else input
+    shape = (layer.num_layers * (1 + layer.bidirectional), x.shape[1], layer.hidden_size)
+    if hx is None:
+        state: Any = (input.new_zeros(shape),) * cell.slots
+    else:
+        state = hx if cell.slots > 1 else (hx,)
+        if type(state) is not tuple or len(state) != cell.slots:
+            return None
+    operands = (input, *weights, *state)
+    if not all(isinstance(part, Tensor) for part in operands) or any(slot.shape != shape for slot in state):
+        return None
+    if native.refusal(cell, reset is not None, lengths is not None, operands):
+        return None
+    y, last = _stacked(layer, cell, x, state, weights, reset, lengths, native.run)
+    return y.transpose(0, 1) if layer.batch_first else y, last if cell.slots > 1 else last[0]
+
+
+def _torch_runs(layer: Any, input: Any) -> bool:
+    """Whether torch's own recurrence runs where nothing of ours is needed."""
+    if layer.backend != "auto":
+        return layer.backend == "torch"
+    data, packed = (input.data, True) if isinstance(input, PackedSequence) else (input, False)
+    operands = (data, *layer._flat_weights)
+    if layer.proj_size or torch.compiler.is_compiling() or not all(isinstance(part, Tensor) for part in operands):
+        return True
+    return autocasts(data.device) or bool(native.refusal(MODES[layer.mode], False, packed, operands))
+
+
 class _Recurrence(TorchFunctionMode):
     """Inside, torch's forward checks and arranges its arguments as ever; its recurrent function is ours."""
 
     def __init__(self, layer: Any, input: Any, reset: Tensor | None, lengths: Lengths | None) -> None:
         super().__init__()
         self.layer, self.input, self.reset, self.lengths = layer, input, reset, lengths
-        self.cell = MODES[layer.mode]
+        self.cell, self.run = MODES[layer.mode], partial(kernels.run, backend=layer.backend)
         self.ran = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -252,12 +306,14 @@ class _Recurrence(TorchFunctionMode):
         data, batch_sizes, hx, weights = args[:4] if packed else (args[0], None, *args[1:3])
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         if not self._fit(data, state, weights):
-            function(*args)  # torch refuses it, in its own words
+            result = function(*args)  # torch refuses it, in its own words
+            if self.reset is None and self.lengths is None and self.layer.backend == "auto":
+                return result
         if batch_sizes is None:
             return self._padded(data, state, weights)
         self.layer.check_forward_args(data, hx, batch_sizes)
         x, steps = pad_packed_sequence(PackedSequence(data, batch_sizes))
-        y, *last = self._run(x, state, weights, None, steps)
+        y, last = _stacked(self.layer, self.cell, x, state, weights, None, steps, self.run)
         return pack_padded_sequence(y, steps).data, *last
 
     def _fit(self, data: Tensor, state: Slots, weights: Sequence[Any]) -> bool:
@@ -270,34 +326,37 @@ class _Recurrence(TorchFunctionMode):
 
     def _padded(self, data: Tensor, state: Slots, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """data is (T, B, I) or (B, T, I); torch has put the axis B in where the user's x had none."""
+        turned = self.layer.batch_first
+        x = data.transpose(0, 1) if turned else data
         reset = None if self.reset is None else self.reset.reshape(data.shape[:-1])
-        if not self.layer.batch_first:
-            return self._run(data, state, weights, reset, self.lengths)
-        reset = None if reset is None else reset.T
-        y, *last = self._run(data.transpose(0, 1), state, weights, reset, self.lengths)
-        return y.transpose(0, 1), *last
+        y, last = _stacked(self.layer, self.cell, x, state, weights, reset, self.lengths, self.run)
+        return y.transpose(0, 1) if turned else y, *last
 
-    def _run(
-        self,
-        x: Tensor,
-        state: Slots,
-        weights: Sequence[Tensor],
-        reset: Tensor | None,
-        lengths: Lengths | None,
-    ) -> tuple[Tensor, ...]:
-        layer = self.layer
-        y, last = run_stack(
-            self.cell,
-            directions_from(weights, 2 + 2 * layer.bias, projected=layer.proj_size > 0),
-            x,
-            state,
-            bidirectional=bool(layer.bidirectional),
-            reset=reset,
-            lengths=None if lengths is None else _steps(lengths, x),
-            dropout=layer.dropout if layer.training else 0.0,
-            backend=layer.backend,
-        )
-        return y, *last
+
+def _stacked(
+    layer: Any,
+    cell: Cell,
+    x: Float[Tensor, "T B I"],
+    state: Slots,
+    weights: Sequence[Tensor],
+    reset: Tensor | None,
+    lengths: Lengths | None,
+    run: Run,
+) -> tuple[Tensor, Slots]:
+    """The stack of a layer of torch's making; its weights in torch's flat order, reset as the user's x lies."""
+    if reset is not None and layer.batch_first:
+        reset = reset.T
+    return run_stack(
+        cell,
+        directions_from(weights, 2 + 2 * layer.bias, projected=layer.proj_size > 0),
+        x,
+        state,
+        bidirectional=bool(layer.bidirectional),
+        reset=reset,
+        lengths=None if lengths is None else _steps(lengths, x),
+        dropout=layer.dropout if layer.training else 0.0,
+        run=partial(run, memory=layer.memory, batch_first=layer.batch_first),
+    )
 
 
 def _restarts(reset: Tensor | None, x: Any) -> Tensor | None:
@@ -310,9 +369,9 @@ def _restarts(reset: Tensor | None, x: Any) -> Tensor | None:
     return reset if reset.any() else None
 
 
-def _steps(lengths: Lengths, x: Float[Tensor, "T B I"]) -> Int[Tensor, " B"]:
+def _steps(lengths: Lengths, x: Tensor) -> Int[Tensor, " B"]:
     """The number of steps of each row; where there is one row, a number will do."""
-    T, B, _ = x.shape
+    T, B = x.shape[:2]
     steps = torch.as_tensor(lengths, device=x.device)
     steps = steps[None] if B == 1 and steps.dim() == 0 else steps
     if steps.shape != (B,) or steps.dtype == torch.bool or steps.is_floating_point() or steps.is_complex():

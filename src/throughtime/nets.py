@@ -14,6 +14,7 @@ from torch.nn.functional import dropout as drop
 
 from throughtime.cells import Cell, spell_cell
 from throughtime.chunk import Chunk
+from throughtime.kernels import check_ids
 from throughtime.layers import Recurrent
 from throughtime.shapes import Bool, Float, Int, Shaped, Tensor
 from throughtime.state import State, run_segments
@@ -29,6 +30,7 @@ class Network(nn.Module):
     embedding  0: ids enter as one-hot rows; above 0: through a table of vectors of this width.
     dropout    share of zeroed activations between layers and before the readout, in training mode only.
     tie        the readout uses the embedding's weights (Press and Wolf 2017); needs embedding = units.
+    backend, memory   as in throughtime.RNN; memory changes no number and is not in `config`.
     Call: `net(x, state, reset) -> (y, state)`.
     """
 
@@ -44,6 +46,7 @@ class Network(nn.Module):
         dropout: float = 0.0,
         tie: bool = False,
         backend: str = "auto",
+        memory: str = "auto",
     ) -> None:
         super().__init__()
         check_sizes(inputs=inputs, units=units, outputs=outputs, layers=layers)
@@ -56,7 +59,13 @@ class Network(nn.Module):
         self.inputs, self.tie, self.dropout = inputs, tie, dropout
         self.embed = nn.Embedding(inputs, embedding) if embedding else None
         self.layers = Recurrent(
-            cell, inputs=embedding or inputs, units=units, layers=layers, dropout=dropout, backend=backend
+            cell,
+            inputs=embedding or inputs,
+            units=units,
+            layers=layers,
+            dropout=dropout,
+            backend=backend,
+            memory=memory,
         )
         self.readout = nn.Linear(units, outputs)
         if self.embed is not None and tie:
@@ -69,17 +78,20 @@ class Network(nn.Module):
         state: State = None,
         reset: Bool[Tensor, "T B"] | None = None,
     ) -> tuple[Float[Tensor, "T B A"], State]:
-        h, state = self.layers(self.encode(x), state, reset)
+        h, state = self.layers(self._read(x), state, reset)
         return self.readout(drop(h, self.dropout, self.training)), state
 
     def encode(self, x: Tensor) -> Float[Tensor, "T B I"]:
         """What the first layer reads: numbers as they are, ids as vectors."""
+        x = self._read(x)
+        return x if x.is_floating_point() else one_hot(x, self.inputs).to(self.readout.weight.dtype)
+
+    def _read(self, x: Tensor) -> Tensor:
+        """The same, but ids that no table embeds stay ids."""
         check_inputs(x, self.inputs, self.embed is not None)
         if x.is_floating_point():
             return x
-        if self.embed is not None:
-            return self.embed(x.long())
-        return one_hot(x.long(), self.inputs).to(self.readout.weight.dtype)
+        return x.long() if self.embed is None else self.embed(x.long())
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain values; `build` makes the network anew from them."""
@@ -246,12 +258,6 @@ def check_inputs(x: Tensor, inputs: int, embedded: bool) -> None:
         raise ValueError(f"x must be ids (T, B), or numbers (T, B, {inputs}); got {x.dtype} {tuple(x.shape)}.")
     else:
         check_ids("x", x, inputs)
-
-
-def check_ids(name: str, ids: Tensor, size: int) -> None:
-    """Raise ValueError when an id is not in the vocabulary."""
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-        raise ValueError(f"{name} must be ids from 0 to {size - 1}; got {int(ids.min())} to {int(ids.max())}.")
 
 
 def cross_entropy(prediction: Float[Tensor, "T B A"], y: Int[Tensor, "T B"]) -> Float[Tensor, "T B"]:

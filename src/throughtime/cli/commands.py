@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from throughtime import kernels, verify
-from throughtime.baselines import best_witten_bell
+from throughtime.baselines import Baseline, best_ngram
 from throughtime.cells import cell_named, cells
 from throughtime.cli.fitting import Job, fit, prepare, read_text, reading, restore, text_of, text_section
 from throughtime.cli.options import Options, given
@@ -46,7 +46,7 @@ def train(files: tuple[str, ...], string: str | None, options: Options, folder: 
     section = text_section(files, string, given(options.text))
     text = read_text(section)
     job = prepare(text, section, options)
-    path = Path(folder) if folder else free_folder(files, string)
+    path = Path(folder) if folder else free_folder(files, string or section.get("shipped"))
     progress = progress_of(job, json=json)
     progress.note(announcement(job, path))
     return _learn(job, path, progress, resume=False)
@@ -149,18 +149,18 @@ def _verdict(run: Run, job: Job, go_on: str) -> list[str]:
     return beside_ngrams(run, job.text, baseline(job.text, job.text.part("validation")), longer)
 
 
-def beside_ngrams(run: Run, text: Text, found: tuple[int, float] | None, advice: str) -> list[str]:
+def beside_ngrams(run: Run, text: Text, found: Baseline | None, advice: str) -> list[str]:
     """The validation loss of a run and that of the n-grams found, and which is better; else the advice."""
     net = evaluate_chunks(run.net, reading(text, "validation")).mean
     lines = [f"validation   {figures(net, text)}"]
     if found is None:
         return lines
-    order, bar = found
-    lines.append(f"Witten-Bell  {figures(bar, text)}, counting {order + 1}-grams")
-    by = f"{abs(bar - net):.4f} nats per {NOUNS[text.unit]}."
+    by = f"{abs(found.nats - net):.4f} nats per {NOUNS[text.unit]}."
+    won = net < found.nats
     return [
         *lines,
-        f"The network {'beats' if net < bar else 'loses to'} the n-grams by {by} {advice * (net >= bar)}".strip(),
+        counted(found, text),
+        f"The network {'beats' if won else 'loses to'} the n-grams by {by} {'' if won else advice}".strip(),
     ]
 
 
@@ -237,7 +237,7 @@ def _beside(run: Run, text: Text, part: str, own: bool) -> str:
     found = baseline(learned, text.part(part))
     if found is None:
         return f"No n-grams beside it: counting more than {COUNTED} tokens takes too long."
-    return f"Witten-Bell  {figures(found[1], text)}, counting {found[0] + 1}-grams of the run's training part"
+    return f"{counted(found, text)} of the run's training part"
 
 
 def _surprises(run: Run, text: Text, string: str) -> list[str]:
@@ -294,7 +294,7 @@ def doctor() -> int:
         ("numpy", np.__version__),
         ("GPU", gpu),
         ("threads", f"{torch.get_num_threads()}; OMP_NUM_THREADS changes it"),
-        ("compiler", "none needed"),
+        ("kernels", kernels.native.describe()),
         *((f"cell {name}", kernels.choose(cell_named(name)).why) for name in cells),
     ]
     print("\n".join(aligned(rows)))
@@ -304,11 +304,14 @@ def doctor() -> int:
 # What is printed
 
 
-def baseline(text: Text, held: np.ndarray) -> tuple[int, float] | None:
-    """The order of the best n-gram of the training part and its nats a token; None where that is too large."""
-    if len(text.part()) > COUNTED:
-        return None
-    return best_witten_bell(text.part(), held, text.size)
+def baseline(text: Text, held: np.ndarray) -> Baseline | None:
+    """The best n-gram of the training part; None where that is too large."""
+    return None if len(text.part()) > COUNTED else best_ngram(text.part(), held, text.size)
+
+
+def counted(found: Baseline, text: Text) -> str:
+    """The line of an n-gram."""
+    return f"{found.kind:11}  {figures(found.nats, text)}, counting {found.order + 1}-grams"
 
 
 def figures(nats: float, text: Text) -> str:

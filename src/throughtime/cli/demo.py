@@ -8,6 +8,7 @@ from shlex import quote
 
 import torch
 
+from throughtime.baselines import Baseline
 from throughtime.cli.commands import announcement, baseline, beside_ngrams, progress_of
 from throughtime.cli.fitting import SHIPPED, Job, fit, prepare, read_text
 from throughtime.cli.options import Options, TrainingOptions
@@ -66,7 +67,7 @@ def _untrained(job: Job) -> str:
     return job.text.decode(islice(sample(job.net.eval(), prompt, never=[0], seed=0), LENGTH))
 
 
-def _summary(run: Run, job: Job, found: tuple[int, float] | None, samples: tuple[str, str], time: str) -> Summary:
+def _summary(run: Run, job: Job, found: Baseline | None, samples: tuple[str, str], time: str) -> Summary:
     text, net = job.text, job.net.config()
     before, after = samples
     lag = error_by_lag(run.net, cross_entropy, text.chunks(8, LAGS + 128, "validation")[0], LAGS)
@@ -84,7 +85,7 @@ def _summary(run: Run, job: Job, found: tuple[int, float] | None, samples: tuple
         sentence=f"A network learned to write like Shakespeare for {records[-1]['seconds']:.0f} seconds.",
         facts=facts,
         records=records,
-        baseline=None if found is None else (f"Witten-Bell {found[0] + 1}-grams", found[1]),
+        baseline=None if found is None else (f"{found.kind} {found.order + 1}-grams", found.nats),
         samples=(("before training", before.strip()), ("after training", after.strip())),
         lag=lag,
         h=job.credit.h if isinstance(job.credit, BPTT) else None,

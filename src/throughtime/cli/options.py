@@ -25,6 +25,8 @@ Bound = Annotated[float, Parameter(validator=Number(gte=0))]
 class TextOptions:
     """How a corpus becomes tokens, and which of them are learned from."""
 
+    shipped: Literal["shakespeare"] | None = None
+    """A text that comes with the library, in place of files: eight plays."""
     unit: Unit | None = None
     """What a token is. [default: char]"""
     split: str | None = None
@@ -39,7 +41,7 @@ class TextOptions:
 @Parameter(name="*", group=Group("Network", sort_key=2))
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """The network; sizes that are not given follow from the size of the corpus."""
+    """The network; sizes that are not given follow from the corpus and from how long is trained."""
 
     cell: str | None = None
     """lstm, gru, elman, ctrnn, with options as in elman:phi=relu or ctrnn:alpha=0.5; or mlp, the network
@@ -49,16 +51,17 @@ class NetworkOptions:
     like: str | None = None
     """For an mlp: as many weights as the network of this cell with the same --units would have."""
     units: Count | None = None
-    """Width of every layer. [default: 32 to 256, by the size of the text]"""
+    """Width of every layer. [default: 32 to 512, by the text and how long is trained]"""
     layers: Count | None = None
     """Layers, one on the other. [default: 1]"""
     embedding: Whole | None = None
     """Width of the vector of a token; 0: one-hot rows. [default: half of --units, or --units with --tie]"""
     dropout: Share | None = None
-    """Share of activations put to zero between layers and before the readout, in training. [default: 0]"""
+    """Share of activations put to zero between layers and before the readout, in training. [default: 0.5 for words,
+    0.4 for a text read more than ten times, else 0]"""
     tie: bool | None = None
-    """The readout uses the embedding's weights."""
-    backend: Literal["auto", "torch", "reference"] | None = None
+    """The readout uses the embedding's weights. [default: for words, unless --embedding is given]"""
+    backend: Literal["auto", "native", "torch", "reference"] | None = None
     """What runs the recurrence; `throughtime doctor` says why. [default: auto]"""
 
 
@@ -79,7 +82,7 @@ class TrainingOptions:
     rate: Positive | None = None
     """Learning rate."""
     decay: Bound | None = None
-    """Weight decay. [default: the optimizer's own]"""
+    """Weight decay. [default: 0.1 with adamw, else the optimizer's own]"""
     schedule: Literal["cosine", "none"] | None = None
     """Of the learning rate: a short rise, then a half cosine down to zero; or none. [default: cosine]"""
     clip: Bound | None = None
@@ -145,28 +148,70 @@ def refuse(options: Any, names: tuple[str, ...], why: str) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The choices that depend on the size of the corpus."""
+    """The choices that follow from the corpus and from how long is trained."""
 
     units: int
+    dropout: float
+    tie: bool
     streams: int
     steps: int
+    passes: float
     updates: int
     rate: float
+    decay: float
 
 
-def recipe(targets: int, *, streams: int | None = None, steps: int | None = None) -> Recipe:
-    """What works without tuning for a training part of so many targets.
+SPEED = {"char": 30_000, "byte": 30_000, "word": 8_000}
+"""Tokens a second that two cores learn from, roughly: what a time is worth."""
 
-    units    a power of two near half the square root of the text, 32 to 256: about one weight a character, and 256
-             trains a megabyte in minutes on two cores.
-    steps    64 reaches back over a line or two; a short text whole.
-    streams  16 cost no more a character than 32 on two cores, and give twice the updates; fewer where each stream
+
+def recipe(
+    targets: int,
+    unit: Unit = "char",
+    *,
+    seconds: float | None = None,
+    epochs: float | None = None,
+    updates: float | None = None,
+    streams: int | None = None,
+    steps: int | None = None,
+) -> Recipe:
+    """What works without tuning for a training part of so many targets, under the limits that the user gave.
+
+    steps    64 characters reach back over a line or two, 32 words over three; a short text whole.
+    streams  16 cost no more a token than 32 on two cores, and give twice the updates; fewer where each stream
              would be shorter than eight chunks.
-    updates  5 000 take a megabyte past the n-grams; a word or a line needs only hundreds.
-    rate     small networks on short texts bear, and need, a higher one.
+    updates  where no limit is given. 5 000 take a megabyte past the n-grams; a word or a line needs only hundreds.
+    passes   over the text, as many as the limits will allow: they decide what is needed against learning by heart,
+             which a text of less than a few thousand tokens is there for.
+    dropout  none for characters while they are read only a few times. Words are too few for their vocabulary, whose
+             vectors alone have more weights than most texts have words.
+    units    of characters a power of two near half the square root of the text, 32 to 256: about one weight a
+             character. Words need 256, even 60 000 of them. Twice as many where many passes pay for them.
+    tie      one vector a word, not two, learns the rare ones sooner; the few characters need none.
+    rate     high, as the schedule ends at zero: of 5e-3, 8e-3 and 12e-3 the second is best for one pass over a megabyte
+             of characters, of 3e-3, 5e-3 and 8e-3 the last for five over words. Small networks bear a higher one,
+             wide ones need a lower.
     """
-    steps = min(64, targets) if steps is None else steps
+    words = unit == "word"
+    steps = min(32 if words else 64, targets) if steps is None else steps
     streams = min(16, max(1, targets // (8 * steps))) if streams is None else streams
+    enough = min(5000, max(300, targets // 4))
+    limits = [epochs, updates and updates * streams * steps / targets, seconds and seconds * SPEED[unit] / targets]
+    passes = min((limit for limit in limits if limit), default=enough * streams * steps / targets)
+    long, often = targets > 5000, passes > (40 if words else 10)
     units = min(256, max(32, 1 << (max(1, int(targets**0.5) // 2).bit_length() - 1)))
-    updates = min(5000, max(300, targets // 4))
-    return Recipe(units, streams, steps, updates, rate=1e-2 if units <= 32 else 4e-3)
+    if words and targets > 20_000:
+        units = 256
+    if long and often:
+        units *= 2
+    return Recipe(
+        units=units,
+        dropout=0.0 if not long else 0.5 if words else 0.4 if often else 0.0,
+        tie=words,
+        streams=streams,
+        steps=steps,
+        passes=passes,
+        updates=enough,
+        rate=1e-2 if units <= 32 else 8e-3 if units <= 256 else 3e-3,
+        decay=0.1,
+    )

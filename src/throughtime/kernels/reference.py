@@ -1,14 +1,16 @@
 """The reference backend: the projection of the inputs in one product, then the sweep."""
 
+from collections.abc import Sequence
+
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
 from throughtime.cells import Cell
 from throughtime.shapes import Slots, Tensor
 from throughtime.sweep import sweep
 
 
-def refusal(cell: Cell, reset: bool, lengths: bool) -> str:
+def refusal(cell: Cell, reset: bool, lengths: bool, tensors: Sequence[Tensor] = ()) -> str:
     """Why this cannot run here; empty when it can. The reference runs everything."""
     return ""
 
@@ -26,10 +28,14 @@ def run(
     if lengths is not None:
         # No number may come from the padding, not even 0 * NaN: its x is 0, and every step of it starts anew.
         over = torch.arange(T, device=x.device)[:, None] >= lengths  # T B
-        x = x.masked_fill(over[..., None], 0)
+        x = x.masked_fill(over[..., None] if x.is_floating_point() else over, 0)
         reset = over if reset is None else reset | over
     W_x, W_h, b_x, b_h = weights
-    u = linear(x, W_x, b_x).unflatten(-1, (cell.gates, W_h.shape[1]))  # T B G H
+    if x.is_floating_point():
+        u = linear(x, W_x, b_x)
+    else:
+        u = embedding(x, W_x.T) if b_x is None else embedding(x, W_x.T) + b_x
+    u = u.unflatten(-1, (cell.gates, W_h.shape[1]))  # T B G H
     states = sweep(cell, u, W_h, b_h, state, reset)
     if lengths is None:
         return states[0], tuple(slot[-1] for slot in states) if T else state

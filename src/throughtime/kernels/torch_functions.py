@@ -1,9 +1,10 @@
 """The torch backend: torch's own recurrent functions, cut where rows restart, packed where unequal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from throughtime.cells import GRU, LSTM, Cell, Elman
@@ -26,7 +27,7 @@ FUNCTIONS: dict[Cell, Callable[..., Any]] = {
 }
 
 
-def refusal(cell: Cell, reset: bool, lengths: bool) -> str:
+def refusal(cell: Cell, reset: bool, lengths: bool, tensors: Sequence[Tensor] = ()) -> str:
     """Why this cannot run here; empty when it can."""
     if cell not in FUNCTIONS:
         return "torch has no recurrent function for this cell"
@@ -44,6 +45,8 @@ def run(
     lengths: Tensor | None,
 ) -> tuple[Tensor, Slots]:
     """See kernels.run."""
+    if not x.is_floating_point():
+        x = one_hot(x, weights[0].shape[1]).to(weights[0].dtype)
     flat = [weight for weight in weights if weight is not None]
     # cuDNN keeps what a gradient needs in training mode only; without dropout the mode changes no number.
     options = (len(flat) == 4, 1, 0.0, torch.is_grad_enabled(), False)
