@@ -46,7 +46,7 @@ struct Sweep {
 
 struct Gradients {
     const void* dy;   // (T, B, H) or null; steps after a row's last one are not read
-    int64_t dy_t, dy_b, dy_i;
+    int64_t dy_t, dy_b, dy_i;  // dy_i is 0 or 1
     const void* dlast[2];  // (B, H) contiguous each, or null
     void* dx;         // (T, B, I) contiguous, written; or null
     void* dW_x;       // as the weights, contiguous, written; or null

@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -81,16 +82,16 @@ nb::object forward(Task it, std::vector<Pointer> last, int keep) {
     for (size_t slot = 0; slot < last.size() && slot < 2; ++slot) it.last[slot] = reinterpret_cast<void*>(last[slot]);
     const Kernel* kernel = chosen;
     it.keep = Keep(keep);
-    Kept* kept = nullptr;
+    std::unique_ptr<Kept> kept;
     {
         nb::gil_scoped_release released;
         if (it.keep != Keep::nothing) {
-            kept = new Kept{kernel, it.keep, Block(kernel->kept_bytes(it, it.is_double))};
+            kept.reset(new Kept{kernel, it.keep, Block(kernel->kept_bytes(it, it.is_double))});
             it.kept = kept->block.data();
         }
         kernel->forward(it, it.is_double);
     }
-    return kept ? nb::cast(kept, nb::rv_policy::take_ownership) : nb::none();
+    return kept ? nb::cast(kept.release(), nb::rv_policy::take_ownership) : nb::none();
 }
 
 void backward(Task it, const Kept& kept, Pointer dy, std::vector<int64_t> dy_strides, std::vector<Pointer> dlast,

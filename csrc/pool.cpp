@@ -31,8 +31,21 @@ Free& free_pieces() {
     return *all;
 }
 
+void release() {
+    Free& all = free_pieces();
+    std::lock_guard<std::mutex> lock(all.mutex);
+    for (const Piece& piece : all.pieces) std::free(piece.data);
+    all.pieces.clear();
+    all.held = 0;
+}
+
 void* fresh(size_t size) {
-    void* data = std::aligned_alloc(size >= huge ? huge : page, size);
+    size_t unit = size >= huge ? huge : page;
+    void* data = std::aligned_alloc(unit, size);
+    if (!data) {
+        release();
+        data = std::aligned_alloc(unit, size);
+    }
     if (!data) throw std::bad_alloc();
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (size >= huge) madvise(data, size, MADV_HUGEPAGE);
@@ -44,7 +57,7 @@ void* fresh(size_t size) {
 
 Block::Block(size_t size) : data_(nullptr) {
     size_t unit = size >= huge ? huge : page;
-    size_ = (size + unit) / unit * unit;
+    size_ = (size > 0 ? size + unit - 1 : unit) / unit * unit;
     Free& all = free_pieces();
     {
         std::lock_guard<std::mutex> lock(all.mutex);
@@ -77,14 +90,6 @@ Block::~Block() {
         }
     }
     for (const Piece& piece : surplus) std::free(piece.data);
-}
-
-void release_free_blocks() {
-    Free& all = free_pieces();
-    std::lock_guard<std::mutex> lock(all.mutex);
-    for (const Piece& piece : all.pieces) std::free(piece.data);
-    all.pieces.clear();
-    all.held = 0;
 }
 
 }  // namespace throughtime

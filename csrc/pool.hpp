@@ -21,7 +21,4 @@ private:
     size_t size_;
 };
 
-// Gives all free pieces back to the operating system.
-void release_free_blocks();
-
 }  // namespace throughtime

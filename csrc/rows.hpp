@@ -19,7 +19,7 @@ struct Layout {
     size_t at;
     template <class X> X* take(long count) {
         at = (at + 63) / 64 * 64;
-        X* part = base ? reinterpret_cast<X*>(base + at) : nullptr;
+        X* part = base && count > 0 ? reinterpret_cast<X*>(base + at) : nullptr;  // null where nothing is wanted
         at += size_t(most(count, 0)) * sizeof(X);
         return part;
     }

@@ -79,11 +79,6 @@ template <class S> TT_INLINE V<S> load_some(const S* p, int n) {
     for (int lane = 0; lane < n; ++lane) v[lane] = p[lane];
     return v;
 }
-template <class S> TT_INLINE void store_some(S* p, V<S> v, int n) {
-    if (n >= lanes<S>) return store(p, v);
-    for (int lane = 0; lane < n; ++lane) p[lane] = v[lane];
-}
-
 // The coefficients of expm1(r) = r + r^2 (1/2 + r/6 + ...) on |r| <= ln 2 / 2, from the highest power down.
 template <class S> struct Exponential;
 template <> struct Exponential<float> {

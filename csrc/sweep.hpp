@@ -255,7 +255,7 @@ template <class S, template <class> class CellOf> struct Engine {
 
     struct Backward {
         S *dh, *dc, *h, *before, *c_before;  // padded rows
-        S *kept, *pre, *c;                   // of a chunk, where gates are rebuilt
+        S *kept, *pre, *zero_row;            // of a chunk, where gates are rebuilt
         S *dx, *strip, *sum, *tile;
         const S **pointers, **rows;
     };
@@ -290,7 +290,7 @@ template <class S, template <class> class CellOf> struct Engine {
         mine.c_before = memory.take<S>(Hp);
         mine.kept = memory.take<S>(rebuilds() ? rows * Cell::kept * Hp : 0);
         mine.pre = memory.take<S>(rebuilds() ? rows * pre_stride : 0);
-        mine.c = memory.take<S>(rebuilds() ? Hp : 0);
+        mine.zero_row = memory.take<S>(rebuilds() ? Hp : 0);
         mine.dx = memory.take<S>(to.dx ? tile_rows * round_up(I, L) : 0);
         mine.strip = memory.take<S>(chunk * it.B * strip_width);
         mine.sum = memory.take<S>(strip_width);
@@ -321,11 +321,11 @@ template <class S, template <class> class CellOf> struct Engine {
     // What the forward pass would have kept of the steps from t0 to t1: one product for all of them, then the cells.
     void rebuild(const Share& share, const Backward& mine, int64_t t0, int64_t t1) const {
         long count = project(share, t0, t1, mine.pre, mine.pointers), line = 0;
-        clear(mine.c, Hp);
+        clear(mine.zero_row, Hp);
         for (int64_t t = t0; t < t1; ++t)
             for (long r = 0, running = share.count_below(order.running(t)); r < running; ++r, ++line) {
                 const S* h = h_before(t, order.row[share.position(r)]);
-                mine.pointers[line] = h ? h : mine.c;
+                mine.pointers[line] = h ? h : mine.zero_row;
             }
         gemm(mine.pointers, 1, count, W_h, {mine.pre, pre_stride}, mine.pre, pre_stride);
         line = 0;
@@ -339,7 +339,7 @@ template <class S, template <class> class CellOf> struct Engine {
                     if (restarts(t, order.row[position])) clear(mine.c_before, Hp);
                     else copy(mine.c_before, c, Hp);
                 }
-                if (Cell::reads_before) clear(mine.before, Hp);
+                clear(mine.before, Hp);  // h is known already; what the cell makes of this one is not read
                 Cell::forward(it, Hp, mine.pre + line * pre_stride, mine.before, mine.c_before, mine.kept + line * Cell::kept * Hp);
             }
     }
@@ -368,8 +368,10 @@ template <class S, template <class> class CellOf> struct Engine {
                 const S* kept = !Cell::kept ? nullptr
                                 : rebuilds() ? mine.kept + (line + r) * Cell::kept * Hp
                                              : gates_at(order.first[t] + position);
-                const S* c0 = Cell::slots > 1 ? c_before(share, mine, t, t0, r, line + r, position) : nullptr;
+                const S* c0 = Cell::slots > 1 ? c_before(share, mine, t, t0, line + r, position) : nullptr;
                 Cell::backward(it, Hp, kept, h, h0, c0, dh, mine.dc + r * h_stride, d);
+                if (H != Hp)  // 0 * Inf in what fills up the vectors must not become a delta
+                    for (int gate = 0; gate < Cell::rows; ++gate) clear(d + gate * Hp + H, Hp - H);
                 mine.rows[r] = d;
             }
             gemm(mine.rows, 1, running, all.W_h, {mine.dh, h_stride}, mine.dh, h_stride);
@@ -389,7 +391,7 @@ template <class S, template <class> class CellOf> struct Engine {
         return room;
     }
 
-    const S* c_before(const Share& share, const Backward& mine, int64_t t, int64_t t0, long r, long line, int64_t position) const {
+    const S* c_before(const Share& share, const Backward& mine, int64_t t, int64_t t0, long line, int64_t position) const {
         int64_t b = order.row[position];
         if (restarts(t, b)) {
             clear(mine.c_before, Hp);
@@ -398,7 +400,6 @@ template <class S, template <class> class CellOf> struct Engine {
         if (t == 0) return padded(mine.c_before, start(1, b));
         if (it.keep == Keep::gates) return gates_at(order.first[t - 1] + position) + 4 * Hp;
         if (t == t0) return segment_at(t0 / chunk, position);
-        (void)r;
         return mine.kept + ((line - share.count_below(order.running(t - 1))) * Cell::kept + 4) * Hp;
     }
 

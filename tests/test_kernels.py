@@ -149,3 +149,11 @@ def test_without_the_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Sweep" not in type(y.grad_fn).__name__
     with pytest.raises(ValueError, match=f"cannot run this: {MISSING}"):
         layers.GRU(3, 5, backend="native")
+
+
+def test_outputs_may_be_changed_in_place_as_those_of_torch() -> None:
+    """Where batches come first y is a transposed view, which autograd must not take for one made inside."""
+    for kind in (layers.LSTM, nn.LSTM):
+        y, _ = kind(4, 5, batch_first=True)(torch.randn(3, 2, 4))
+        y[:, 0] = 0
+        assert not y[:, 0].any()

@@ -40,7 +40,7 @@ def test_a_row_is_alone(name: str, dtype: torch.dtype, T: int, I: int, H: int, i
 @few_cells
 @memories
 @pytest.mark.parametrize("dtype", [torch.double, torch.float])
-@pytest.mark.parametrize("sizes", [(9, 37, 3, 7), (20, 1, 16, 130), (7, 64, 40, 64), (5, 3, 1, 257)])
+@pytest.mark.parametrize("sizes", [(9, 37, 3, 7), (20, 1, 16, 130), (7, 64, 40, 64), (5, 3, 1, 257), (1100, 1, 40, 64)])
 def test_threads_change_nothing(
     name: str, memory: str, dtype: torch.dtype, sizes: tuple[int, int, int, int], threads: None
 ) -> None:
@@ -75,6 +75,16 @@ def test_nan_stays_in_its_row(name: str, memory: str, B: int) -> None:
     dx = case.all(memory=memory)[1 + case.cell.slots]
     assert dx[:, others].isfinite().all()
     assert dx[6:].isfinite().all()
+
+
+@few_cells
+@memories
+def test_infinity_makes_nan_only_where_the_reference_does(name: str, memory: str) -> None:
+    """Whatever the width: what fills up the vectors is no part of the sums."""
+    case = Case(name, (3, 2, 3, 7), torch.float)
+    case.x[1, 0, 1] = torch.inf
+    for found, wanted in zip(case.all(memory=memory), case.all("reference"), strict=True):
+        assert not (found.isnan() & ~wanted.isnan()).any()
 
 
 @pytest.mark.parametrize("name", ["elman:phi=relu", "elman:phi=identity", "lstm", "gru"])

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from twins import EXACT, MODES, backends, leaves, modes, outputs_and_gradients, pair, state_for
 
 from throughtime import kernels, layers
-from throughtime.cells import Cell, cell_named, cells
+from throughtime.cells import Cell, cells
 from throughtime.layers import Recurrent
 
 CELLS = ("elman", "elman:phi=relu", "elman:phi=sigmoid", "elman:phi=identity", "gru", "lstm", "ctrnn:alpha=0.3")

@@ -26,6 +26,8 @@ else:
     MISSING = ""
 
 CELLS: dict[type[Cell], int] = {Elman: 0, CTRNN: 1, GRU: 2, LSTM: 3}
+KEPT = {Elman: 0, CTRNN: 1, GRU: 4, LSTM: 5}
+"""Numbers that the compiled part keeps of a unit and step as gates; of an Elman cell h says all."""
 PHIS = {phi: number for number, phi in enumerate(PHI)}
 NOTHING, GATES, STATES = 0, 1, 2
 MEMORY = {"gates": GATES, "states": STATES}
@@ -104,7 +106,8 @@ def keeps(memory: str, cell: Cell, steps: int, H: int, dtype: torch.dtype) -> st
     """What is kept where a gradient is wanted, gates or states; steps are those of all rows, T B."""
     if memory != "auto":
         return memory
-    return "gates" if steps * cell.gates * H * dtype.itemsize <= GATES_AT_MOST else "states"
+    kept = KEPT.get(type(cell), 0)
+    return "gates" if kept and steps * kept * H * dtype.itemsize <= GATES_AT_MOST else "states"
 
 
 def run(
@@ -122,11 +125,13 @@ def run(
     operands = (x, *weights, reset, lengths, *state)
     if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in operands):
         steps = x.shape[0] * x.shape[1]
+        if memory == "auto" and torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+            memory = "states"  # whoever watches over what is saved (a checkpoint) sees tensors, and gates are none
         keep = MEMORY[keeps(memory, cell, steps, weights[1].shape[1], weights[1].dtype)]
         y, *last = _Sweep.apply(cell, keep, batch_first, *operands)
     else:
         y, last, _ = _forward(cell, NOTHING, batch_first, operands)
-    return y, tuple(last)
+    return y.transpose(0, 1) if batch_first else y, tuple(last)
 
 
 def _check(
@@ -162,16 +167,13 @@ def _check(
 
 
 def _forward(cell: Cell, keep: int, batch_first: bool, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
-    """y, the last state, and what backward needs."""
+    """y as it lies in memory, (B, T, H) where batch_first; the last state; what backward needs."""
     x, state = operands[0], operands[7:]
     T, B = x.shape[:2]
     H = state[0].shape[1]
-    if batch_first:
-        y = state[0].new_empty(B, T, H).transpose(0, 1)
-    else:
-        y = state[0].new_empty(T, B, H)
+    y = state[0].new_empty((B, T, H) if batch_first else (T, B, H))
     last = [slot.new_empty(B, H) for slot in state]
-    task, _held = _task(cell, y, operands)
+    task, _held = _task(cell, y.transpose(0, 1) if batch_first else y, operands)
     return y, last, _native.forward(task, [slot.data_ptr() for slot in last], keep)
 
 
@@ -233,7 +235,7 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: Cell, keep: int, batch_first: bool, *operands: Tensor | None) -> tuple[Tensor, ...]:
         y, last, ctx.kept = _forward(cell, keep, batch_first, operands)
-        ctx.cell = cell
+        ctx.cell, ctx.batch_first = cell, batch_first
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(y, *operands)
         return y, *last
@@ -241,15 +243,25 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *errors: Tensor | None) -> tuple[Tensor | None, ...]:
         y, *operands = ctx.saved_tensors
-        needs = ctx.needs_input_grad[3:]
-        if all(error is None for error in errors):
-            return (None,) * (3 + len(operands))
-        if torch.is_grad_enabled() or not all(error is None or plain(error) for error in errors):
-            return None, None, None, *_through_reference(ctx.cell, operands, needs, errors)
-        grads = _backward(ctx.cell, ctx.kept, y, operands, needs, errors)
+        kept, needs = ctx.kept, ctx.needs_input_grad[3:]
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             ctx.kept = None  # as autograd frees what it saved: a loss that is still held must not hold the gates
-        return None, None, None, *grads
+        if all(error is None for error in errors):
+            return (None,) * (3 + len(operands))
+        if ctx.batch_first:
+            y, errors = y.transpose(0, 1), (None if errors[0] is None else errors[0].transpose(0, 1), *errors[1:])
+        if torch.is_grad_enabled() or not _as_saved(y, operands, errors):
+            return None, None, None, *_through_reference(ctx.cell, operands, needs, errors)
+        return None, None, None, *_backward(ctx.cell, kept, y, operands, needs, errors)
+
+
+def _as_saved(y: Tensor, operands: Operands, errors: Sequence[Tensor | None]) -> bool:
+    """Whether the compiled part may read them: a hook on saved tensors may give back others than it took."""
+    if y.stride(2) != 1 and y.shape[2] > 1:
+        return False
+    return all(part is None or plain(part) for part in (y, *operands, *errors)) and all(
+        part is None or part.dtype == y.dtype for part in (*operands[1:5], *operands[7:], *errors)
+    )
 
 
 def _through_reference(
