@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from native_case import Case, close, needed, threads
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from throughtime import kernels, layers
