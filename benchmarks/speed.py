@@ -71,6 +71,10 @@ class Bench:
                 best[name] = min(best[name], took)
         return best
 
+    def peak(self) -> float:
+        """GFLOP/s of all threads now; the clock of a shared machine changes within minutes. 0 where not known."""
+        return (self.workers[self.allocators[0], "torch"]("machine")["peak"] or [0.0])[-1]
+
     def say(self, section: str, job: Job | str) -> None:
         print(f"{time.monotonic() - self.start:5.0f} s  {section:8} {job}", file=sys.stderr, flush=True)
 
@@ -114,8 +118,11 @@ def layers(bench: Bench, jobs: list[Job]) -> list[dict[str, Any]]:
         for mode in MODES:
             for allocator in bench.allocators:
                 whos = ["throughtime", *(peer for peer in bench.peers if mode == "forward" or peer != "onnxruntime")]
+                before = bench.peak()
                 seconds = bench.times(mode, {who: (who, job) for who in whos}, allocator)
-                rows.append({**asdict(job), "mode": mode, "allocator": allocator, "seconds": seconds, "why": why})
+                peak = max(before, bench.peak())
+                row = {"mode": mode, "allocator": allocator, "seconds": seconds, "peak": peak, "why": why}
+                rows.append(asdict(job) | row)
     return rows
 
 

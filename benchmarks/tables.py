@@ -134,10 +134,11 @@ def layer_table(rows: list[Results], limit: float | None) -> list[str]:
         line = [row["kind"], job_of(row).shape, step(row, "throughtime")]
         for peer in peers:
             ratio = row["seconds"][peer] / row["seconds"]["throughtime"]
-            most = limit / speed(row, peer) if limit and peer == "torch" else None
+            peak_now = row["peak"] or limit
+            most = peak_now / speed(row, peer) if peak_now and peer == "torch" else None
             floor, goal = floor_and_goal(job_of(row), row["mode"], peer)
             line += [step(row, peer), f"{ratio:.2f}", verdict(ratio, floor, goal, most)]
-        table.append([*line, *of_peak(row, limit)])
+        table.append([*line, *of_peak(row, row["peak"] or limit)])
     return markdown([*head, "GFLOP/s", "of peak", "wanted"], table)
 
 
