@@ -22,8 +22,8 @@ from throughtime.shapes import Slots
 from throughtime.verify import Result
 from throughtime.verify.credit import LAWS as CREDIT_LAWS
 from throughtime.verify.credit import Case, brute_force
-from throughtime.verify.library import variants
 from throughtime.verify.result import distance, rounding
+from throughtime.verify.shipped import variants
 
 
 @pytest.mark.parametrize("name", verify.laws())

@@ -2,7 +2,7 @@
 
 from throughtime.verify.cell import check_cell
 from throughtime.verify.credit import brute_force, check_credit
-from throughtime.verify.library import laws, run
 from throughtime.verify.result import Result, require, table
+from throughtime.verify.shipped import laws, run
 
 __all__ = ["Result", "brute_force", "check_cell", "check_credit", "laws", "require", "run", "table"]
