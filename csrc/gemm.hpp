@@ -162,14 +162,14 @@ static void gemm(const S* const* a, long a_step, long rows, const Packed<S>& b, 
     gemm(a, a_step, rows, b, done, b.panels(), d, c, c_stride);
 }
 
-// Packs the transpose of W's rows: column q * Hp + unit of B is row gates[q] * H + unit of W (G H, K).
-// Vectors of columns from `from` to `to`, so that threads may share the work.
+// Packs the transpose of W's rows: column q * units + n of B is row gates[q] * H + first + n of W (G H, K), a unit beyond H
+// zeros. Vectors of columns from `from` to `to`, so that threads may share the work.
 template <class S>
-static void pack_transposed(const S* W, long H, long K, const int* gates, const Packed<S>& b, long from, long to) {
+static void pack_transposed(const S* W, long H, long K, const int* gates, long first, long units, const Packed<S>& b, long from, long to) {
     constexpr int L = lanes<S>;
-    long per_gate = ceil_div(H, L);
+    long per_gate = units / L;
     for (long vector = from; vector < to; ++vector) {
-        long gate = vector / per_gate, unit = vector % per_gate * L;
+        long gate = vector / per_gate, unit = first + vector % per_gate * L;
         long panel = vector / panel_vectors;
         S* out = b.at(panel) + vector % panel_vectors * L;
         long step = b.width(panel) * L;
@@ -186,18 +186,19 @@ static void pack_transposed(const S* W, long H, long K, const int* gates, const 
     }
 }
 
-// Packs W's rows as they are: row q * Hp + unit of B is row gates[q] * H + unit of W (G H, N), a padding row zeros.
+// Packs W's rows as they are: row q * Hp + unit of B is row gates[q] * H + unit of W (G H, N) from column `first` on, a
+// padding row zeros.
 template <class S>
-static void pack_rows(const S* W, long H, long N, const int* gates, int count, const Packed<S>& b, long from, long to) {
+static void pack_rows(const S* W, long H, long N, const int* gates, int count, long first, const Packed<S>& b, long from, long to) {
     constexpr int L = lanes<S>;
     long Hp = round_up(H, L);
     for (long vector = from; vector < to; ++vector) {
-        long panel = vector / panel_vectors, step = b.width(panel) * L;
+        long panel = vector / panel_vectors, step = b.width(panel) * L, column = first + vector * L;
         S* out = b.at(panel) + vector % panel_vectors * L;
-        int real = N - vector * L < L ? int(N - vector * L) : L;
+        int real = N - column < L ? int(N - column) : L;
         for (int gate = 0; gate < count; ++gate)
             for (long unit = 0; unit < Hp; ++unit, out += step)
-                store(out, unit < H ? load_some(W + (gates[gate] * H + unit) * N + vector * L, real) : V<S>{});
+                store(out, unit < H ? load_some(W + (gates[gate] * H + unit) * N + column, real) : V<S>{});
     }
 }
 

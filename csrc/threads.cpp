@@ -24,9 +24,8 @@ static void relax() {
 #endif
 }
 
-double core_latency() {
-    constexpr int rounds = 20000;
-    constexpr double limit = 0.2;  // seconds; threads that share a core would wait for each other's time slices
+// Threads that share a core would wait for each other's time slices: for `limit` seconds at most.
+static double ping_pong(int rounds, double limit) {
     std::atomic<int> turn{0};
     std::atomic<bool> late{false};
     double time = 0;
@@ -43,6 +42,19 @@ double core_latency() {
         if (thread == 0 && !late) time = seconds() - start;
     });
     return time / (2 * rounds) * 1e9;
+}
+
+double core_latency() { return ping_pong(20000, 0.2); }
+
+double recent_latency() {
+    constexpr double lasts = 10, unknown = 1e9;
+    static std::atomic<double> latency{unknown}, measured{-lasts};
+    if (seconds() - measured > lasts) {
+        measured = seconds();
+        double found = ping_pong(1000, 0.01);
+        latency = found > 0 ? found : unknown;
+    }
+    return latency;
 }
 
 }  // namespace throughtime

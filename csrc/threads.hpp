@@ -14,6 +14,9 @@ double seconds();
 // One way between the cores of two threads, ns; 0 where only one thread is granted, or both share a core.
 double core_latency();
 
+// The same as it was a few seconds ago: a host moves virtual cores nearer and farther.
+double recent_latency();
+
 // Runs work(thread, threads) on at most `threads` threads; inside another parallel region on one.
 template <class Work>
 static void parallel([[maybe_unused]] int threads, const Work& work) {

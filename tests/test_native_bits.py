@@ -56,6 +56,24 @@ def test_threads_change_nothing(
 
 @few_cells
 @memories
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("sizes", [(7, 4, 3, 326), (40, 1, 5, 163), (530, 1, 5, 101)])
+def test_units_dealt_to_threads(
+    name: str, memory: str, ids: bool, count: int, sizes: tuple[int, int, int, int], threads: None
+) -> None:
+    """Few rows and large weights: each thread makes its own units of every row."""
+    torch.set_num_threads(count)
+    case = Case(name, sizes)
+    T, B, I, _ = sizes
+    if ids:
+        case.x = torch.randint(I, (T, B))
+    case.options |= {"reset": some_reset(T, B), "lengths": some_lengths(T, B)}
+    case.check(memory=memory)
+
+
+@few_cells
+@memories
 @pytest.mark.parametrize("B", [1, 5, 40])
 def test_nan_stays_in_its_row(name: str, memory: str, B: int) -> None:
     """It passes through to the outputs, and reaches no other row."""

@@ -26,18 +26,18 @@ template <class S> TT_INLINE V<S> slope_of(Phi phi, V<S> f) {
     }
 }
 
-// h_t = phi(u_t + v_t). Rows of Hp units; `pre` is u + v on entry. Nothing is kept: the slope is a function of h.
+// h_t = phi(u_t + v_t); `pre` is u + v on entry. Nothing is kept: the slope is a function of h.
 template <class S> struct Elman {
     static constexpr int gates = 1, rows = 1, input_row = 0, slots = 1, kept = 0;
     static constexpr int recurrent[] = {0}, input[] = {0};
     static constexpr bool reads_h = true, reads_before = false;
 
-    static void forward(const Sweep& it, long Hp, const S* pre, S* h, S*, S*) {
-        for (long j = 0; j < Hp; j += lanes<S>) store(h + j, phi_of<S>(it.phi, load(pre + j)));
+    static void forward(const Sweep& it, long units, const S* pre, const S*, S* h, S*, S*, long) {
+        for (long j = 0; j < units; j += lanes<S>) store(h + j, phi_of<S>(it.phi, load(pre + j)));
     }
 
-    static void backward(const Sweep& it, long Hp, const S*, const S* h, const S*, const S*, S* dh, S*, S* d) {
-        for (long j = 0; j < Hp; j += lanes<S>) {
+    static void backward(const Sweep& it, long units, const S*, const S* h, const S*, const S*, S* dh, S*, S* d, long) {
+        for (long j = 0; j < units; j += lanes<S>) {
             store(d + j, load(dh + j) * slope_of<S>(it.phi, load(h + j)));
             store(dh + j, V<S>{});
         }

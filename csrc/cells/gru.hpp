@@ -13,33 +13,33 @@ template <class S> struct Gru {
     static constexpr int recurrent[] = {2, 0, 1}, input[] = {0, 1, 2};
     static constexpr bool reads_h = false, reads_before = true;
 
-    static void forward(const Sweep&, long Hp, const S* pre, S* h, S*, S* kept) {
-        for (long j = 0; j < Hp; j += lanes<S>) {
+    static void forward(const Sweep&, long units, const S* pre, const S* before, S* h, S*, S* kept, long stride) {
+        for (long j = 0; j < units; j += lanes<S>) {
             V<S> v_n = load(pre + j);
-            V<S> r = sigmoid<S>(load(pre + Hp + j));
-            V<S> z = sigmoid<S>(load(pre + 2 * Hp + j));
-            V<S> n = tanh<S>(fma(r, v_n, load(pre + 3 * Hp + j)));
+            V<S> r = sigmoid<S>(load(pre + units + j));
+            V<S> z = sigmoid<S>(load(pre + 2 * units + j));
+            V<S> n = tanh<S>(fma(r, v_n, load(pre + 3 * units + j)));
             if (kept) {
                 store(kept + j, r);
-                store(kept + Hp + j, z);
-                store(kept + 2 * Hp + j, n);
-                store(kept + 3 * Hp + j, v_n);
+                store(kept + stride + j, z);
+                store(kept + 2 * stride + j, n);
+                store(kept + 3 * stride + j, v_n);
             }
-            store(h + j, fma(z, load(h + j) - n, n));
+            store(h + j, fma(z, load(before + j) - n, n));
         }
     }
 
-    static void backward(const Sweep&, long Hp, const S* kept, const S*, const S* h, const S*, S* dh, S*, S* d) {
+    static void backward(const Sweep&, long units, const S* kept, const S*, const S* before, const S*, S* dh, S*, S* d, long stride) {
         V<S> one = all<S>(S(1));
-        for (long j = 0; j < Hp; j += lanes<S>) {
-            V<S> r = load(kept + j), z = load(kept + Hp + j), n = load(kept + 2 * Hp + j), v_n = load(kept + 3 * Hp + j);
+        for (long j = 0; j < units; j += lanes<S>) {
+            V<S> r = load(kept + j), z = load(kept + stride + j), n = load(kept + 2 * stride + j), v_n = load(kept + 3 * stride + j);
             V<S> up = load(dh + j);
-            V<S> dz = up * (load(h + j) - n) * z * (one - z);
+            V<S> dz = up * (load(before + j) - n) * z * (one - z);
             V<S> dn = up * (one - z) * fma(-n, n, one);
             store(d + j, dn * r);
-            store(d + Hp + j, dn * v_n * r * (one - r));
-            store(d + 2 * Hp + j, dz);
-            store(d + 3 * Hp + j, dn);
+            store(d + stride + j, dn * v_n * r * (one - r));
+            store(d + 2 * stride + j, dz);
+            store(d + 3 * stride + j, dn);
             store(dh + j, up * z);
         }
     }
