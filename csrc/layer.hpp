@@ -63,11 +63,12 @@ template <class S, template <class> class CellOf> struct Layer {
     }
 
     // Whether threads divide the units: each then reads only its part of W_h, and waits for the others at every step.
-    // That pays where rows are few, W_h is larger than the cache that is near, and the cores are near each other.
+    // That pays where rows are few, W_h is larger than the cache that is near, and the cores are near each other; with more
+    // rows a thread that is held up for a moment costs all of them more than W does.
     static bool divides(const Sweep& it) {
         double bytes = double(Cell::gates) * it.H * it.H * sizeof(S), wait = 4, bytes_per_ns = 20;
-        bool large = it.B == 1 ? bytes > 40e3 : it.B <= 8 * it.threads && bytes > 400e3;
-        return large && threads_for(it) > 1 && bytes / 2 / bytes_per_ns > wait * recent_latency();
+        bool large = bytes > (it.B == 1 ? 40e3 : 200e3), few = it.B <= 2 * it.threads;
+        return large && few && threads_for(it) > 1 && bytes / 2 / bytes_per_ns > wait * recent_latency();
     }
     bool by_units(int threads) const { return divided && threads > 1 && Hp / line >= threads; }
 
