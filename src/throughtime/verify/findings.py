@@ -1,0 +1,304 @@
+"""What an audit concludes: a sentence for each thing that is wrong with a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+
+from throughtime.shapes import Tensor
+from throughtime.verify.account import SAME, Account, Evidence, account_of, name_of
+from throughtime.verify.taps import FRESH, UNKNOWN
+
+
+def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dict[str, Tensor]]:
+    """The name, the findings, and for each carrier the matrix and that of each update."""
+    accounts = {name: account_of(part, evidence.rows) for name, part in evidence.updates.items()}
+    widest = max(accounts, key=lambda name: float(accounts[name].matrix.sum()))
+    matrices = {name: account.matrix for name, account in accounts.items()}
+    updates = {name: account.updates * account.weights[:, None] for name, account in accounts.items()}
+    if not evidence.given:
+        return "no update", list(_ungiven(evidence)), matrices, updates
+    if not any(matrix.any() for matrix in matrices.values()):
+        return "nothing", list(_silent(evidence)), matrices, updates
+    narrowest = min(accounts, key=lambda name: float(accounts[name].matrix.sum()))
+    name = name_of(accounts[narrowest], evidence.steps)
+    findings = [
+        *_graph(evidence, accounts, widest, narrowest),
+        *_expected(evidence, accounts[narrowest], name),
+        *_order(evidence),
+        *_counts(accounts[widest]),
+        *_weights(accounts[widest]),
+        *_pieces(accounts[narrowest]),
+        *_missing(evidence, accounts[widest]),
+        *_strangers(evidence, widest),
+        *_padded(evidence),
+        *_clipped(evidence),
+    ]
+    return name, findings, matrices, updates
+
+
+def _ungiven(evidence: Evidence) -> Iterator[str]:
+    if "step" in evidence.events:
+        yield "The recurrent weights are not given to the optimizer: they never learn."
+    else:
+        yield "No torch.optim optimizer of the module makes a step: nothing learns."
+
+
+def _silent(evidence: Evidence) -> Iterator[str]:
+    if any(part.any() for part in evidence.spread.values()):
+        yield "All gradients are thrown away: they are zeroed between backward and the optimizer's step."
+    else:
+        said = f" Torch says: {evidence.strict}." if evidence.strict else ""
+        yield f"No error reaches the recurrent weights: the output is detached before the loss.{said}"
+
+
+def _graph(evidence: Evidence, accounts: dict[str, Account], widest: str, narrowest: str) -> Iterator[str]:
+    """States that are not cut where others are, or not at all."""
+    says = f" Torch says: {evidence.strict}." if evidence.strict else ""
+    wide, narrow = accounts[widest], accounts[narrowest]
+    further = [
+        name
+        for name, account in accounts.items()
+        if ((account.matrix.abs() > SAME) & (narrow.matrix.abs() <= SAME)).any()
+    ]
+    if further:
+        steps = "step 0" if (wide.matrix[:, 0] != 0).sum() > narrow.windows()[0].every else "further back"
+        names = " and ".join(f"{name[0]} of the LSTM" if _twice(accounts) else name for name in further)
+        yield (
+            f"{names} is not detached where the other states are: its errors reach {steps}, "
+            f"those of {narrowest} stop where they should. Detach all states.{says}"
+        )
+    elif evidence.strict:
+        yield (
+            "The state is not detached before the next window begins: backward goes through the graph a second "
+            f"time. Write state = state.detach(), for every tensor of it.{says}"
+        )
+    elif len(wide.updates) > 1 and not [window for window in wide.windows() if window.first] and _unreplayed(evidence):
+        yield (
+            "The state is never detached: every update goes back to the first step, and the graph grows with the "
+            "stream. Write state = state.detach() where a window begins."
+        )
+
+
+def _twice(accounts: dict[str, Account]) -> bool:
+    """Whether the carriers are h and c of one layer."""
+    return len(accounts) == 2 and {name[0] for name in accounts} == {"h", "c"}
+
+
+def _unreplayed(evidence: Evidence) -> bool:
+    places = [place for use in evidence.uses for place in use.reached]
+    return len(set(places)) == len(places)
+
+
+def _expected(evidence: Evidence, account: Account, name: str) -> Iterator[str]:
+    if evidence.expect is None or name == f"BPTT({evidence.expect[0]}; {evidence.expect[1]})":
+        return
+    h, every = evidence.expect
+    pieces = len(account.windows())
+    why = ""
+    if h == every == pieces:
+        why = (
+            f" The stream is cut into {pieces} pieces in place of pieces of {h} steps: tensor_split and chunk take the "
+            "number of pieces, split takes their length."
+        )
+    yield f"This is {name} in place of BPTT({h}; {every}).{why}"
+
+
+def _order(evidence: Evidence) -> Iterator[str]:
+    """States that come from elsewhere than the step before."""
+    fresh, strange, across, padded = [], [], [], []
+    rows = evidence.rows
+    for use in evidence.uses:
+        for place, before in zip(use.places, use.before, strict=True):
+            if place not in use.reached or place % rows or place in evidence.padded:
+                continue
+            t = place // rows
+            if before in evidence.padded:
+                padded.append(t)
+            elif before in (FRESH, UNKNOWN):
+                fresh.append(t)
+            elif before % rows != place % rows:
+                across.append(t)
+            elif before != place - rows:
+                strange.append((t, before // rows))
+    starts = sorted(set(fresh) - {0})
+    if starts:
+        yield (
+            f"The state restarts at every batch: at {_spans(starts)}. What came before is lost to the steps after. "
+            "Carry the state on, detached, if the batches follow each other in time."
+        )
+    jumps = sorted(set(strange))
+    if jumps and all(t == 0 for t, _ in jumps):
+        yield f"The state at the end of the stream, step {jumps[0][1]}, is carried into its start. Start anew there."
+    elif jumps:
+        t, before = jumps[0]
+        yield (
+            f"The state is carried, but the order is shuffled: step {t} goes on from the state after step {before}. "
+            "Read the stream in order, or start every batch from zeros."
+        )
+    if across:
+        yield (
+            f"A row goes on from the state of another row, at {_spans(across)}. Keep every stream in its own row of "
+            "the batch."
+        )
+    if padded:
+        yield f"The state goes on from padded steps, at {_spans(padded)}. Take the state of the last real step."
+
+
+def _counts(account: Account) -> Iterator[str]:
+    """Errors that count more often than once."""
+    if account.stacked:
+        yield (
+            "Errors are counted again at every later update: the gradients of the updates before are still there. "
+            "Call optimizer.zero_grad() once for every step."
+        )
+    total = account.updates.sum(0)
+    if not (total > 1 + SAME).any():
+        return
+    twice = [t for t in range(len(total)) if (total[t] > 1 + SAME).any()]
+    worst = float(total.max())
+    handed = any(
+        update[t].abs().max() > SAME and update[t, t].abs() <= SAME
+        for before, update in enumerate(account.updates)
+        for t in twice
+        if before and account.updates[:before, t].any()
+    )
+    if handed:
+        why = (
+            "an update takes them up again at older uses, as the .grad of a kept state is handed back without being "
+            "cleared. Clear it, or replay the window and call backward once"
+        )
+    elif len(account.updates) > 1 and (account.updates[:, twice].abs().amax(2) > 0).sum(0).max() > 1:
+        why = "windows overlap, and each counts all its errors. Count only those of the steps that are new"
+    else:
+        why = "backward runs over them more than once before the update"
+    yield f"Errors are counted up to {worst:.3g} times, at {_spans(twice)}: {why}."
+
+
+def _weights(account: Account) -> Iterator[str]:
+    """Errors that weigh more or less than others."""
+    weights = account.weights
+    counted = [t for t in range(len(weights)) if weights[t] != 0]
+    uneven = [t for t in counted if abs(float(weights[t]) - 1) > 2 * SAME]
+    if not uneven:
+        return
+    most = max(uneven, key=lambda t: abs(float(weights[t]) - 1))
+    same = [t for t in uneven if abs(float(weights[t] - weights[most])) < SAME]
+    windows = [[t for t in range(len(weights)) if update[t, t] != 0] for update in account.updates]
+    shares = [len(window) * float(weights[window[0]]) for window in windows if window]
+    means = max(shares) - min(shares) < 0.05 * max(shares)
+    why = (
+        "the loss is the mean over each chunk, and a short chunk weighs as much as a long one. Divide the sum by a "
+        "fixed number"
+        if means
+        else "the loss divides or scales them otherwise"
+    )
+    yield f"The errors at {_spans(same)} weigh {float(weights[most]):.3g} times what others do: {why}."
+
+
+def _pieces(account: Account) -> Iterator[str]:
+    """The signature of tensor_split: n pieces, the first ones a step longer."""
+    windows = account.windows()
+    sizes = [window.every for window in windows]
+    disjoint = all(window.h == window.every for window in windows)
+    steps, count = sum(sizes), len(sizes)
+    if not disjoint or count < 2 or len(set(sizes)) == 1:
+        return
+    even = [steps // count + 1] * (steps % count) + [steps // count] * (count - steps % count)
+    if sizes == even and len(sizes) - sizes.count(sizes[0]) > 1:
+        yield (
+            f"The stream is cut into {count} pieces, of {sizes[0]} and {sizes[-1]} steps, in place of pieces of one "
+            f"length: tensor_split({count}) takes the number of pieces, split({count}) their length."
+        )
+
+
+def _missing(evidence: Evidence, account: Account) -> Iterator[str]:
+    """Errors that no update takes."""
+    lost = [t for t in evidence.targets if account.weights[t] == 0]
+    if not lost:
+        return
+    learned = [t for t in evidence.targets if account.weights[t] != 0]
+    spread = torch.stack(list(evidence.spread.values())).abs().amax((0, 2))
+    gaps = {b - a for a, b in pairwise(learned)}
+    if len(lost) > len(learned) > 1 and len(gaps) == 1 and not spread[lost].any():
+        every = gaps.pop()
+        yield (
+            f"Only the error at the last of every {every} steps is counted; the {every - 1} before it have none. Sum "
+            "the losses of all steps of a window."
+        )
+        lost = [t for t in lost if t > learned[-1]] if len(evidence.targets) - 1 - learned[-1] >= every else []
+    last = [t for t in lost if t > learned[-1]]
+    thrown = [t for t in lost if t < learned[-1] and spread[t]]
+    silent = [t for t in lost if t < learned[-1] and not spread[t]]
+    if last:
+        who = f"The last {len(last)} steps never learn" if len(last) > 1 else "The last step never learns"
+        yield f"{who}: {_why_last(evidence, last, spread)}."
+    if thrown:
+        yield (
+            f"The gradients of the errors at {_spans(thrown)} are thrown away: they are zeroed before an optimizer's "
+            "step. Call zero_grad once for every step, not for every window."
+        )
+    if silent:
+        unread = not set(silent) & set(evidence.read)
+        why = "the loop never reads them" if unread else "their outputs or losses are left out, or detached"
+        yield f"The errors at {_spans(silent)} are never counted: {why}."
+
+
+def _why_last(evidence: Evidence, last: Sequence[int], spread: Tensor) -> str:
+    if not set(last) & set(evidence.read):
+        return "the loop never reads them. Take up the rest that fills no window"
+    if spread[list(last)].any():
+        return "no update follows their backward. Update once more at the end"
+    return "no backward takes up their loss. Settle the rest at the end of the stream"
+
+
+def _strangers(evidence: Evidence, widest: str) -> Iterator[str]:
+    given = evidence.updates[widest].abs().sum((0, 1))
+    others = [place for place in given.nonzero().flatten().tolist() if place % evidence.rows]
+    if others:
+        yield (
+            f"Errors of row 0 reach the steps of row {others[0] % evidence.rows}, at "
+            f"{_spans([place // evidence.rows for place in others])}: rows are mixed in a state or in a batch."
+        )
+
+
+def _padded(evidence: Evidence) -> Iterator[str]:
+    counted = [p for use in evidence.uses if use.reached for p in use.reached if p in evidence.padded]
+    if counted:
+        steps = [place // evidence.rows for place in counted]
+        yield (
+            f"Padded steps count in the loss: errors at {_spans(steps)}. Leave them out by a mask, or by a target that "
+            "the loss ignores."
+        )
+
+
+def _clipped(evidence: Evidence) -> Iterator[str]:
+    """Clipping that comes before backward, or after the step."""
+    pending: list[str] = []
+    for event in evidence.events:
+        if event != "step":
+            pending.append(event)
+            continue
+        if "clip" in pending and pending[-1] != "clip":
+            yield (
+                "Gradients are clipped before backward or after the update, so that the optimizer gets them as they "
+                "are. Clip between loss.backward() and optimizer.step()."
+            )
+            return
+        pending = []
+
+
+def _spans(steps: Sequence[int]) -> str:
+    """Steps in words, at most six runs of them: `steps 3, 8 to 11 and 16`."""
+    runs: list[list[int]] = []
+    for step in sorted(set(steps)):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    words = words if len(words) <= 6 else [*words[:5], "..."]
+    noun = "step" if words == [str(steps[0])] else "steps"
+    return f"{noun} {words[0]}" if len(words) == 1 else f"{noun} {', '.join(words[:-1])} and {words[-1]}"
