@@ -208,7 +208,7 @@ def test_more_that_cannot_be_is_refused() -> None:
         network(tie=True)
     with pytest.raises(ValueError, match="backend must be auto"):
         network(backend="fastest")
-    with pytest.raises(ValueError, match="network must be recurrent or window; got 'mlp'"):
+    with pytest.raises(ValueError, match="network must be recurrent, window or fully recurrent; got 'mlp'"):
         build({"network": "mlp"})
     with pytest.raises(ValueError, match="cell must be elman, gru, lstm or ctrnn; got 'Mine'"):
         build(network().config() | {"cell": "Mine"})

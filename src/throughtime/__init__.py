@@ -8,30 +8,52 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from throughtime import cells, credit, data, kernels, verify
     from throughtime.chunk import Chunk, join
-    from throughtime.credit import BPTT, Credit, Estimate
+    from throughtime.credit import (
+        BPTT,
+        RFLO,
+        RTRL,
+        UORO,
+        AdaptiveBPTT,
+        Credit,
+        Estimate,
+        ParallelBPTT,
+        RandomTruncation,
+        SnAp,
+    )
     from throughtime.inference import evaluate
     from throughtime.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
     from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
+    from throughtime.recurrent import FullyRecurrent
     from throughtime.runs import load
     from throughtime.training import train
+    from throughtime.verify.audit import audit
     from throughtime.version import __version__
 
 _HOMES = {
     "BPTT": "credit",
     "Adapted": "nets",
+    "AdaptiveBPTT": "credit",
     "Chunk": "chunk",
     "Credit": "credit",
     "Estimate": "credit",
+    "FullyRecurrent": "recurrent",
     "GRU": "layers",
     "GRUCell": "layers",
     "LSTM": "layers",
     "LSTMCell": "layers",
     "Network": "nets",
+    "ParallelBPTT": "credit",
+    "RFLO": "credit",
     "RNN": "layers",
     "RNNCell": "layers",
+    "RTRL": "credit",
+    "RandomTruncation": "credit",
     "Recurrent": "layers",
+    "SnAp": "credit",
+    "UORO": "credit",
     "Window": "nets",
     "__version__": "version",
+    "audit": "verify.audit",
     "bernoulli": "nets",
     "cells": "",
     "credit": "",

@@ -16,6 +16,7 @@ from throughtime.cells import Cell, spell_cell
 from throughtime.chunk import Chunk
 from throughtime.kernels import check_ids
 from throughtime.layers import Recurrent
+from throughtime.recurrent import FullyRecurrent
 from throughtime.shapes import Bool, Float, Int, Shaped, Tensor
 from throughtime.state import State, run_segments
 
@@ -80,6 +81,12 @@ class Network(nn.Module):
     ) -> tuple[Float[Tensor, "T B A"], State]:
         h, state = self.layers(self._read(x), state, reset)
         return self.readout(drop(h, self.dropout, self.training)), state
+
+    def advance(self, x: Tensor, state: State = None, reset: Tensor | None = None) -> State:
+        """The state that a call returns, without the readout; it draws the same random numbers."""
+        h, state = self.layers(self._read(x), state, reset)
+        drop(h, self.dropout, self.training)
+        return state
 
     def encode(self, x: Tensor) -> Float[Tensor, "T B I"]:
         """What the first layer reads: numbers as they are, ids as vectors."""
@@ -201,7 +208,7 @@ class Adapted(nn.Module):
         return run_segments(self.module, x, state, reset)
 
 
-def build(config: dict[str, Any]) -> Network | Window:
+def build(config: dict[str, Any]) -> Network | Window | FullyRecurrent:
     """The network that a config describes, with fresh weights."""
     options = dict(config)
     kind = options.pop("network")
@@ -209,7 +216,9 @@ def build(config: dict[str, Any]) -> Network | Window:
         return Network(options.pop("cell"), **options)
     if kind == "window":
         return Window(**options)
-    raise ValueError(f"network must be recurrent or window; got {kind!r}.")
+    if kind == "fully recurrent":
+        return FullyRecurrent(**options)
+    raise ValueError(f"network must be recurrent, window or fully recurrent; got {kind!r}.")
 
 
 def parameters_of(net: nn.Module) -> int:

@@ -1,9 +1,11 @@
 """The only time loop: forward over the steps, and backward with the error carried from t to t-1.
 
-    forward    s <- 0 where a row restarts;  v_t = W_h h_{t-1} + b_h;  s_t = P(u_t, v_t, s_{t-1})
+    forward    s <- k s;  v_t = W_h h_{t-1} + b_h;  s_t = P(u_t, v_t, s_{t-1})
     backward   ds_t += the error of step t;  (du_t, dv_t, ds_{t-1}) = dP(ds_t);  dh_{t-1} += W_h^T dv_t;
-               ds_{t-1} <- 0 where a row restarts
+               ds_{t-1} <- k ds_{t-1}
 
+k is 0 where a row restarts, or where a single unit does: a teacher's value (Williams and Zipser 1989) enters in the
+place of that unit as one more input, so it is part of u. Elsewhere k is 1.
 This is backpropagation through time (Rumelhart, Hinton and Williams 1986; Werbos 1990) and the definition
 that every kernel must equal. Only the products with W_h are sequential: dW_h is one product over all steps.
 """
@@ -24,12 +26,13 @@ def sweep(
     W_h: Float[Tensor, "GH H"],
     b_h: Float[Tensor, " GH"] | None,
     s0: Slots,
-    reset: Bool[Tensor, "T B"] | None = None,
+    reset: Bool[Tensor, "T B"] | Bool[Tensor, "T B H"] | None = None,
 ) -> Slots:
     """The states of all steps, S tensors (T, B, H); differentiable, twice too.
 
     u = W_x x + b_x of all steps; s0 is S tensors (B, H), and may be a function of anything.
-    Rows restart from zeros before the steps where reset is True; state and gradient are both cut there.
+    Rows, or with (T, B, H) single units, restart from zeros before the steps where reset is True; state and gradient
+    are both cut there.
     """
     if torch.jit.is_tracing():  # a trace that is to be saved must not hold a call of Python
         return forward(cell, u, W_h, b_h, s0, reset)
@@ -42,13 +45,19 @@ def forward(cell: Cell, u: Tensor, W_h: Tensor, b_h: Tensor | None, s0: Slots, r
     states: list[Slots] = []
     for t in range(u.shape[0]):
         if reset is not None:
-            s = tuple(slot.masked_fill(reset[t, :, None], 0) for slot in s)
+            s = restarted(s, reset[t])
         v = linear(s[0], W_h, b_h).view_as(u[t])
         s, _ = cell.forward(u[t], v, s)
         states.append(s)
     if not states:
         return tuple(slot.new_zeros(0, *slot.shape) for slot in s0)
     return tuple(torch.stack(slots) for slots in zip(*states, strict=True))  # T B H
+
+
+def restarted(s: Slots, reset: Tensor) -> Slots:
+    """k s: zeros in the rows (..., B) or the single units (..., B, H) that restart."""
+    reset = reset[..., None] if reset.dim() < s[0].dim() else reset
+    return tuple(slot.masked_fill(reset, 0) for slot in s)
 
 
 def backward(
@@ -65,7 +74,7 @@ def backward(
         du_t, dv_t, (dh, *rest) = cell.backward(ds, tuple(part[t] for part in kept))
         ds = (dh + dv_t.reshape(-1, W_h.shape[0]) @ W_h, *rest)
         if reset is not None:
-            ds = tuple(d.masked_fill(reset[t, :, None], 0) for d in ds)
+            ds = restarted(ds, reset[t])
         du.append(du_t)
         dv.append(dv_t)
     return torch.stack(du[::-1]), torch.stack(dv[::-1]), ds
@@ -77,7 +86,7 @@ def recall(
     """The state before each step, S tensors (T, B, H), and what each step keeps; one product, no loop."""
     before = tuple(torch.cat((first[None], slot[:-1])) for first, slot in zip(s0, states, strict=True))
     if reset is not None:
-        before = tuple(slot.masked_fill(reset[:, :, None], 0) for slot in before)
+        before = restarted(before, reset)
     v = linear(before[0], W_h, b_h).view_as(u)
     return before, cell.forward(u, v, before)[1]
 

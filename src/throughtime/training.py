@@ -20,6 +20,7 @@ from throughtime.credit import BPTT, Credit, Estimate, credit_named, spell_credi
 from throughtime.finite import NonFiniteError, check_weights, first_bad
 from throughtime.inference import device_of, evaluate
 from throughtime.nets import Loss, Network, Window, losses
+from throughtime.recurrent import FullyRecurrent
 from throughtime.runs import Run, fill, weights_of
 from throughtime.state import moved, random_state, set_random_state
 
@@ -39,6 +40,7 @@ class Record:
     rate        learning rate of the first parameter group.
     seconds     training time so far, validation included.
     validation  mean error on the validation chunks, when they were just evaluated; best is the lowest so far.
+    note        what the credit algorithm has just chosen, and why, if it chooses anything.
     """
 
     update: int
@@ -51,6 +53,7 @@ class Record:
     seconds: float
     validation: float | None = None
     best: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,7 @@ class _Loop:
             seconds=self._seconds(),
             validation=validation,
             best=self.position.best,
+            note=self._note(before, memory),
         )
         if self.run is not None:
             self.run.log(asdict(record))
@@ -244,6 +248,10 @@ class _Loop:
             if validation is not None or time.perf_counter() - self.saved > max(5.0, 50 * self.cost):
                 self.save()
         return record
+
+    def _note(self, before: Any, memory: Any) -> str | None:
+        note = self.credit.note(memory)
+        return note if note != self.credit.note(before) else None
 
     def _gradient(self, estimate: Estimate, chunk: Chunk, before: Any) -> float:
         """Set and clip the mean gradient of every weight; its norm before clipping."""
@@ -433,7 +441,9 @@ def _check_limits(**limits: float | None) -> None:
 
 def _config_of(net: nn.Module) -> dict[str, Any]:
     """What `build` makes the network of, or the name of a class that only its owner can make."""
-    if type(net) is Window or (type(net) is Network and type(net.layers.cell) in cells.values()):
+    if type(net) is Window or type(net) is FullyRecurrent:
+        return net.config()
+    if type(net) is Network and type(net.layers.cell) in cells.values():
         return net.config()
     return {"class": type(net).__name__}
 

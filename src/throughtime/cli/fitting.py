@@ -19,6 +19,7 @@ from throughtime.cli.progress import Progress
 from throughtime.credit import BPTT, Credit, credit_named
 from throughtime.data import Chunks, Text, Vocabulary, parse_split, shakespeare
 from throughtime.nets import Network, Window, build, window_like
+from throughtime.recurrent import FullyRecurrent
 from throughtime.runs import Run
 from throughtime.spelling import parse
 from throughtime.training import Record, cosine, train
@@ -35,7 +36,7 @@ class Job:
     """A training with every choice made. sections are for config.toml, beside those that `train` writes itself."""
 
     text: Text
-    net: Network | Window
+    net: Network | Window | FullyRecurrent
     chunks: Chunks
     validation: Chunks | None
     credit: Credit

@@ -64,6 +64,8 @@ class Progress:
             self._validation = record.validation
         if self.json:
             print(json.dumps(clean(asdict(record))), flush=True)
+        if record.note:
+            self.note(record.note)
         now = time.monotonic()
         if self._live is not None and now - self._drawn > 0.1:
             self._drawn = now

@@ -55,6 +55,10 @@ class Credit(ABC):
     def __call__(self, net: nn.Module, loss: Loss, chunk: Chunk, memory: Any) -> tuple[Estimate, Any]:
         """Read the next chunk; returns the estimate of what it settles, and the memory for the next call."""
 
+    def note(self, memory: Any) -> str:
+        """What the algorithm chose, and why, in a sentence for the record; empty when there was nothing to choose."""
+        return ""
+
 
 def gradient(net: nn.Module, error: Tensor) -> dict[str, Tensor]:
     """The gradient of a summed error, by name of parameter, tied weights once."""
@@ -77,3 +81,10 @@ def add(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     """The sum of two gradients."""
     both = {name: grad + b[name] if name in b else grad for name, grad in a.items()}
     return both | {name: grad for name, grad in b.items() if name not in a}
+
+
+def check_steps(**steps: int) -> None:
+    """Raise ValueError unless each is a whole number of steps, at least 1."""
+    for name, value in steps.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number of steps, at least 1; got {value!r}.")

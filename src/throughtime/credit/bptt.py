@@ -21,8 +21,12 @@ from torch import nn
 
 from throughtime.chunk import Chunk, join
 from throughtime.credit.base import Credit, Estimate, gradient
+from throughtime.credit.checkpoint import Plan, Sizes, bytes_from, plan, spell_bytes
+from throughtime.credit.epochwise import Stream, settle
+from throughtime.credit.segments import check_forwards, cuts, segment_steps, sizes_of
 from throughtime.credit.trace import Layer, Trace, carry, check, follow, read
-from throughtime.nets import Loss, Network, Window, sum_errors
+from throughtime.nets import Loss, Network, Window, check_sizes, sum_errors
+from throughtime.shapes import Tensor
 from throughtime.state import State, detach
 
 
@@ -44,6 +48,7 @@ class Memory:
     stored   the states that later windows start from, oldest first.
     trace    with replay=False, the activations of the last h steps.
     pending  steps that arrived and are not settled yet.
+    sizes    under a memory budget, what a segment of the last sequence took.
     """
 
     step: int = 0
@@ -52,6 +57,7 @@ class Memory:
     stored: tuple[Stored, ...] = ()
     trace: Trace | None = None
     pending: tuple[Chunk, ...] = ()
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,12 @@ class BPTT(Credit):
     h       steps that an error goes back, its own included; None: all of them.
     every   errors are settled after this many steps, 1 <= every <= h; 1 when left out.
     replay  how the past is read after an update (see the module); False is for the library's own networks.
+    memory  epochwise: the bytes that settling may take beyond the chunks and the weights, "256 MB" or a number. The
+            gradient stays the same, to the last bit on a Network; what does not fit is run again. See `plan`.
 
     Cost per step: a forward and a backward step epochwise and for every = h; else h / every of both, and one
-    forward step more. Memory: the sequence epochwise; at most h + every steps truncated, however long the stream.
+    forward step more; under a budget the forward steps that `plan` tells, seldom more than twice as many.
+    Memory: the sequence epochwise, or the budget; at most h + every steps truncated, however long the stream.
     Bias: none epochwise; truncated, what comes from further back than h is lost. Not for dependencies longer than
     h, and not epochwise for streams without an end.
     At `end` a last, shorter window is settled, still h steps back. Its start lies between two stored states: the
@@ -73,9 +82,17 @@ class BPTT(Credit):
     h: int | None = None
     every: int | None = None
     replay: bool = True
-    memories = (Memory, Stored, Chunk, Trace, Layer)
+    memory: str | int | None = None
+    memories = (Memory, Stored, Chunk, Trace, Layer, Sizes)
 
     def __post_init__(self) -> None:
+        if self.memory is not None:
+            if self.h is not None:
+                raise ValueError(
+                    f"memory must go with epochwise BPTT, without h; got h={self.h}, memory={self.memory!r}. "
+                    "BPTT(h) holds h + every steps at most: leave memory out."
+                )
+            object.__setattr__(self, "memory", spell_bytes(bytes_from(self.memory)))
         if self.h is None:
             if self.every is not None or not self.replay:
                 raise ValueError("every and replay must go with h, the steps to go back. Give h, as in BPTT(h=70).")
@@ -97,19 +114,60 @@ class BPTT(Credit):
     def start(self, net: nn.Module, state: State = None) -> Memory:
         if not self.replay:
             check(net)
+        if self.memory is not None:
+            check_forwards(net)
         state = detach(state)
         return Memory(state=state, stored=(Stored(0, state),))
+
+    def plan(self, net: nn.Module, steps: int, streams: int, x: Tensor | None = None) -> Plan:
+        """What settling so many steps of so many streams keeps, runs again and takes; str(plan) says it in words.
+
+        x is one step or more of the inputs, for a module that is not the library's. The bytes are predicted for a
+        softmax loss. Raises ValueError for a budget that is too small, with the smallest; and for BPTT(h).
+        """
+        if self.h is not None:
+            raise ValueError(f"plan must be asked of epochwise BPTT, without h; got h={self.h}.")
+        check_sizes(steps=steps, streams=streams)
+        segments = self._segments(net, steps, streams)
+        budget = None if self.memory is None else bytes_from(self.memory)
+        return plan(steps, segments, sizes_of(net, -(-steps // segments), streams, x), budget)
+
+    def _segments(self, net: nn.Module, steps: int, streams: int) -> int:
+        """How many segments a sequence is cut into; other modules run whole unless there is a budget."""
+        if self.memory is None and not cuts(net):
+            return 1
+        check_forwards(net)
+        return -(-steps // segment_steps(net, streams))
+
+    def _settle_all(
+        self, net: nn.Module, loss: Loss, chunks: tuple[Chunk, ...], memory: Memory
+    ) -> tuple[Estimate, Memory]:
+        """The estimate of a whole sequence, and the memory after its end."""
+        stream, total = Stream(chunks), Estimate.nothing(chunks[0].x)
+        state, sizes, slots = memory.state, memory.sizes, None
+        if stream.steps:
+            x = stream[0:1].x
+            segments = self._segments(net, stream.steps, x.shape[1])
+            if self.memory is not None:
+                longest = -(-stream.steps // segments)
+                if sizes is None or not sizes.fit(longest, x.shape[1], net.training):
+                    sizes = sizes_of(net, longest, x.shape[1], x, state)
+                slots = plan(stream.steps, segments, sizes, bytes_from(self.memory)).slots
+            estimate, state = settle(net, loss, stream, state, segments, slots)
+            total += estimate
+        return total, replace(self.start(net, state), sizes=sizes)
 
     def __call__(self, net: nn.Module, loss: Loss, chunk: Chunk, memory: Memory) -> tuple[Estimate, Memory]:
         total = Estimate.nothing(chunk.x)
         pending = (*memory.pending, chunk)
-        period = None if self.h is None else self.period
-        ready = period is not None and sum(part.steps for part in pending) >= period
+        if self.h is None and chunk.end:
+            return self._settle_all(net, loss, pending, memory)
+        ready = self.h is not None and sum(part.steps for part in pending) >= self.period
         if not (ready or chunk.end):
             return total, replace(memory, pending=pending)
         steps, memory = join(pending), replace(memory, pending=())
         while steps.steps and (steps.end or steps.steps >= self.period):
-            new, steps = steps[:period], steps[steps.steps if period is None else period :]
+            new, steps = steps[: self.period], steps[self.period :]
             estimate, memory = self._settle(net, loss, new, memory)
             total += estimate
         if chunk.end:
@@ -120,9 +178,10 @@ class BPTT(Credit):
         """The estimate of the errors of the new steps, and the memory after them."""
         if not self.replay and not isinstance(net, Window):
             return self._settle_kept(net, loss, new, memory)
-        if self.h is None or isinstance(net, Window):
+        if isinstance(net, Window):
             estimate, state = _credit(net, loss, None, new, memory.state)
             return estimate, replace(memory, state=state)
+        assert self.h is not None
         first = max(0, memory.step + new.steps - self.h)
         if self.h == self.period and first == memory.step:
             estimate, state = _credit(net, loss, None, new, memory.state)
@@ -183,9 +242,7 @@ def _rewind(net: nn.Module, memory: Memory, first: int) -> tuple[Chunk | None, S
     return late, state
 
 
-def _credit(
-    net: nn.Module, loss: Loss, past: Chunk | None, new: Chunk, state: State
-) -> tuple[Estimate, State]:
+def _credit(net: nn.Module, loss: Loss, past: Chunk | None, new: Chunk, state: State) -> tuple[Estimate, State]:
     """Run the window from a state, inject the errors of its new steps, and differentiate; also the state after."""
     with torch.enable_grad():
         if past is not None:

@@ -8,7 +8,7 @@ Williams and Peng (1990), with the activations of then and the weights of now; M
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import linear
 
-from throughtime import sweep
-from throughtime.cells.base import Kept
+from throughtime import kernels, sweep
+from throughtime.cells.base import Gates, Kept
 from throughtime.chunk import Chunk
 from throughtime.credit.base import Estimate, learning
 from throughtime.nets import Loss, Network, Window, sum_errors
@@ -47,14 +47,18 @@ class Trace:
     h: Tensor
 
 
-def check(net: nn.Module) -> None:
-    """Raise TypeError unless the activations of this network can be kept."""
+Back = Callable[[Network, Trace, Tensor, dict[int, Tensor]], Tensor]
+"""Adds the gradients of all layers to those by id, from dL/dh of the last layer; returns dL/dx of the first."""
+
+
+def check(net: nn.Module, what: str = "replay=False", instead: str = "replay=True") -> None:
+    """Raise TypeError unless the activations of this network can be kept, as `what` needs; `instead` does without."""
     plain = {id(weight) for weight in net.parameters()}
     if type(net) is Window or (type(net) is Network and all(id(w) in plain for w in _weights(net))):
         return
     raise TypeError(
-        f"net must be a Network with plain weights for replay=False; got {type(net).__name__}. "
-        "Its activations cannot be kept apart from its graph: use replay=True."
+        f"net must be a Network with plain weights for {what}; got {type(net).__name__}. "
+        f"Its activations cannot be kept apart from its graph: use {instead}."
     )
 
 
@@ -80,10 +84,13 @@ def read(net: Network, chunk: Chunk, state: Slots | None) -> tuple[Trace, Slots]
         if depth and layers.dropout:
             noise = drop(torch.ones_like(x), layers.dropout, layers.training)
             x = x * noise
-        W_x, W_h, b_x, b_h = direction_of(layers, f"l{depth}").weights
+        W_x, W_h, b_x, b_h = weights = direction_of(layers, f"l{depth}").weights
         u = linear(x, W_x, b_x).unflatten(-1, (cell.gates, layers.units))
         s0 = tuple(slot[depth] for slot in state)
-        states = sweep.forward(cell, u, W_h, b_h, s0, reset)
+        if cell.slots == 1:  # else the kernels do not say what the slots beside h were
+            states: Slots = (kernels.run(cell, x, weights, s0, reset=reset, backend=layers.backend)[0],)
+        else:
+            states = sweep.forward(cell, u, W_h, b_h, s0, reset)
         before, kept = sweep.recall(cell, u, W_h, b_h, s0, states, reset)
         traced.append(Layer(x, before[0], kept, noise))
         last.append(tuple(slot[-1] for slot in states))
@@ -107,8 +114,11 @@ def follow(past: Trace, new: Trace, h: int | None) -> Trace:
     return joined(past, new)
 
 
-def carry(net: Network, loss: Loss, trace: Trace, new: Chunk) -> Estimate:
-    """Inject the errors of the new steps, the last of the trace, and carry them back through the weights of now."""
+def carry(net: Network, loss: Loss, trace: Trace, new: Chunk, back: Back | None = None) -> Estimate:
+    """Inject the errors of the new steps, the last of the trace, and carry them back through the weights of now.
+
+    back  how: through_layers, all the way, when left out.
+    """
     steps = trace.h.shape[0]
     top = trace.h[steps - new.steps :].detach().requires_grad_()
     with torch.enable_grad():
@@ -120,7 +130,7 @@ def carry(net: Network, loss: Loss, trace: Trace, new: Chunk) -> Estimate:
     grads = {id(weight): grad for weight, grad in zip(readout, found, strict=True)}
     dh = torch.cat((torch.zeros_like(trace.h[: steps - new.steps]), dtop))
     with torch.no_grad():
-        dx = _through_layers(net, trace, dh, grads)
+        dx = (back or through_layers)(net, trace, dh, grads)
         if net.embed is not None:
             table = torch.zeros_like(net.embed.weight)
             _add(grads, net.embed.weight, table.index_add_(0, trace.x.flatten(), dx.flatten(0, 1)))
@@ -128,22 +138,28 @@ def carry(net: Network, loss: Loss, trace: Trace, new: Chunk) -> Estimate:
     return Estimate(error.detach(), count, {named[key]: grad for key, grad in grads.items() if key in named})
 
 
-def _through_layers(net: Network, trace: Trace, dh: Tensor, grads: dict[int, Tensor]) -> Tensor:
+def through_layers(net: Network, trace: Trace, dh: Tensor, grads: dict[int, Tensor]) -> Tensor:
     """Delta through the layers from the last to the first; adds to grads, by id; returns dL/dx of the first."""
     cell = net.layers.cell
     for depth, layer in reversed(list(enumerate(trace.layers))):
-        W_x, W_h, b_x, b_h = direction_of(net.layers, f"l{depth}").weights
+        W_h = direction_of(net.layers, f"l{depth}").weights.W_h
         errors = (dh, *(None,) * (cell.slots - 1))
         du, dv, _ = sweep.backward(cell, layer.kept, W_h, trace.reset, errors)
-        du, dv = du.flatten(2).flatten(0, 1), dv.flatten(2).flatten(0, 1)  # TB GH
-        _add(grads, W_x, du.T @ layer.x.flatten(0, 1))
-        _add(grads, W_h, dv.T @ layer.before.flatten(0, 1))
-        _add(grads, b_x, du.sum(0))
-        _add(grads, b_h, dv.sum(0))
-        dh = (du @ W_x).view_as(layer.x)
-        if layer.noise is not None:
-            dh = dh * layer.noise
+        dh = add_layer(net, trace, depth, du, dv, grads)
     return dh
+
+
+def add_layer(net: Network, trace: Trace, depth: int, du: Gates, dv: Gates, grads: dict[int, Tensor]) -> Tensor:
+    """Add the gradients of a layer's weights to grads, by id; returns dL/dx of its inputs."""
+    layer = trace.layers[depth]
+    W_x, W_h, b_x, b_h = direction_of(net.layers, f"l{depth}").weights
+    du, dv = du.flatten(2).flatten(0, 1), dv.flatten(2).flatten(0, 1)  # TB GH
+    _add(grads, W_x, du.T @ layer.x.flatten(0, 1))
+    _add(grads, W_h, dv.T @ layer.before.flatten(0, 1))
+    _add(grads, b_x, du.sum(0))
+    _add(grads, b_h, dv.sum(0))
+    dx = (du @ W_x).view_as(layer.x)
+    return dx if layer.noise is None else dx * layer.noise
 
 
 def _add(grads: dict[int, Tensor], weight: Tensor | None, grad: Tensor) -> None:

@@ -52,6 +52,7 @@ def check_credit(
     layers: Sequence[int] = (1, 2),
     period: int = 1,
     flat: bool = True,
+    placed: bool = False,
     against: str | Credit | None = None,
 ) -> list[Result]:
     """Hold an algorithm to the laws of `throughtime.credit.Credit`, on small networks of a cell.
@@ -60,12 +61,15 @@ def check_credit(
     period   an algorithm that settles every so many stream steps says so: then only rows and paddings of
              whole periods are compared, as the errors of a shorter one reach further or less far back.
     flat     False for an algorithm that keeps the whole sequence until `end`.
+    placed   True for an algorithm whose random numbers depend on the place of a row and a step: laws that compare
+             other places hold in the mean alone, and are left out.
     against  another algorithm that must give the same gradient.
     Returns one Result a law and depth; `throughtime.verify.require` makes a broken one an AssertionError.
     """
     credit = credit_named(credit)
     other = None if against is None else credit_named(against)
-    laws = {law: measure for law, measure in LAWS.items() if flat or measure is not _flat}
+    left_out = [_flat] * (not flat) + [_sequences, _padding, _rows, _anew] * placed
+    laws = {law: measure for law, measure in LAWS.items() if measure not in left_out}
     if other is not None:
         laws[f"the gradient of {spell_credit(other)}"] = _against
     both = product(laws.items(), [Case(credit, cell, depth, period, other) for depth in layers])

@@ -18,6 +18,7 @@ from throughtime.credit import BPTT, algorithms, credit_named, spell_credit
 from throughtime.kernels import BACKENDS, Weights
 from throughtime.kernels import run as run_kernel
 from throughtime.nets import Network, Window, cross_entropy, squared_error
+from throughtime.recurrent import FullyRecurrent
 from throughtime.shapes import Tensor
 from throughtime.verify.cell import check_cell
 from throughtime.verify.credit import Case, brute_force, check_credit, compare, text, total, worst
@@ -29,11 +30,19 @@ VARIANTS = {
     "elman": ("elman", "elman:phi=relu", "elman:phi=sigmoid", "elman:phi=identity"),
     "ctrnn": ("ctrnn", "ctrnn:alpha=0.3,phi=relu", "ctrnn:alpha=1.0,phi=sigmoid"),
     "bptt": ("bptt", "bptt:h=4", "bptt:h=5,every=2", "bptt:h=4,every=4", "bptt:h=5,every=2,replay=false"),
+    "parallel": ("parallel:h=1", "parallel:h=4"),
+    "random": ("random:mean=1",),  # the laws hold draw by draw where every step is cut; elsewhere in the mean
+    "snap": ("snap", "snap:n=2"),
+    "rflo": ("rflo", "rflo:feedback=3"),
+    "adaptive": ("adaptive:probe=6,again=6,every=1,minimum=3,maximum=3",),
 }
 """Spellings that stand for a name; a name that is not here is checked as it is."""
 
 EPOCHWISE = ("bptt",)
 """Algorithms that keep the whole sequence until `end`."""
+
+PLACED = ("uoro",)
+"""Algorithms whose random numbers depend on the place of a row and a step."""
 
 
 def variants(names: Iterable[str]) -> list[str]:
@@ -130,6 +139,8 @@ def _networks() -> Iterator[Result]:
         yield check("one step a call = all steps in one call", name, partial(_steps, recurrent))
     window = partial(Window, inputs=3, units=5, outputs=2, window=3)
     yield check("one step a call = all steps in one call", "window", partial(_steps, window))
+    full = partial(FullyRecurrent, 5, 3, 2)
+    yield check("one step a call = all steps in one call", "fully recurrent", partial(_steps, full))
 
 
 def _steps(make: Callable[[], nn.Module]) -> Measured:
@@ -153,7 +164,11 @@ def _credit() -> Iterator[Result]:
         cell = list(cells)[index % len(cells)]
         period = getattr(credit_named(name), "every", None) or 1
         depths = (2,) if index else (1, 2)
-        yield from check_credit(name, cell, layers=depths, period=period, flat=name not in EPOCHWISE)
+        flat, placed = name not in EPOCHWISE, name in PLACED
+        yield from check_credit(name, cell, layers=depths, period=period, flat=flat, placed=placed)
+    yield from check_credit("rtrl", "lstm", layers=(1, 2), against="bptt")
+    yield from check_credit("snap:n=2", "gru", layers=(2,), against="bptt")
+    yield from check_credit("rflo", "elman", layers=(2,), against="bptt:h=1")
     yield from check_credit("bptt:h=13,every=13", "lstm", layers=(1,), period=13, against="bptt")
     for name in variants(cells):
         yield check("bptt = finite differences", name, partial(_differences, name))

@@ -1,0 +1,47 @@
+"""The networks and streams that the algorithms that go forward in time are tested on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from throughtime.chunk import Chunk
+from throughtime.credit import RFLO, RTRL, UORO, Credit, Estimate, SnAp
+from throughtime.nets import Network
+from throughtime.verify.credit import compare
+
+DOUBLE = torch.float64
+B, I, H, A = 3, 2, 4, 5
+CELLS = ["elman", "elman:phi=relu", "elman:phi=sigmoid", "elman:phi=identity", "gru", "lstm", "ctrnn:alpha=0.3"]
+LIBRARYS_OWN: list[Credit] = [SnAp(), SnAp(3), RFLO(), RFLO(feedback=1), UORO()]
+EVERY: list[Credit] = [RTRL(), *LIBRARYS_OWN]
+
+
+def network(cell: str = "gru", **options: Any) -> Network:
+    return Network(cell, **{"inputs": I, "units": H, "outputs": A} | options).double()
+
+
+def stream(steps: int, rows: int = B, axes: int = 3, restarts: float = 0.2) -> Chunk:
+    """Numbers in and out, weights of 0 and between 0 and 1 on the errors, restarts in mid-row."""
+    shape = (steps, rows, A)[:axes]
+    mask = torch.rand(shape, dtype=DOUBLE) * (torch.rand(shape) < 0.7)
+    x, y = torch.randn(steps, rows, I, dtype=DOUBLE), torch.randn(steps, rows, A, dtype=DOUBLE)
+    return Chunk(x, y, mask, torch.rand(steps, rows) < restarts, end=True)
+
+
+def text(steps: int, rows: int = B) -> Chunk:
+    x, y = torch.randint(0, A, (2, steps, rows))
+    return Chunk(x, y, torch.rand(steps, rows, dtype=DOUBLE), torch.rand(steps, rows) < 0.2, end=True)
+
+
+def assert_same(given: Estimate, wanted: Estimate, tolerance: float = 1e-10) -> None:
+    assert compare(given, wanted, 1).error <= tolerance
+
+
+def keep(net: Network, pattern: Tensor) -> None:
+    """Put entries of every W_h to zero, of all gates alike."""
+    for depth in range(net.layers.depth):
+        W_h = net.layers.get_parameter(f"weight_hh_l{depth}")
+        W_h.data = torch.randn_like(W_h) * pattern.repeat(len(W_h) // H, 1)
