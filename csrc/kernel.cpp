@@ -1,6 +1,7 @@
 // One instruction set's kernel: this file is compiled once for each, with its own flags and three definitions:
 // THROUGHTIME_KERNEL (the symbol), THROUGHTIME_NAME (its name), THROUGHTIME_BYTES (of a vector).
 #include "kernel.hpp"
+#include "lags.hpp"
 #include "sweep.hpp"
 
 namespace throughtime {
@@ -30,6 +31,11 @@ void forward(const Sweep& it, bool is_double) {
 
 void backward(const Sweep& it, const Gradients& to, bool is_double) {
     dispatch(it, is_double, [&](auto* engine) { engine->backward(it, to); });
+}
+
+void lags(const Lags& it, bool is_double) {
+    if (is_double) LagSweep<double>::run(it);
+    else LagSweep<float>::run(it);
 }
 
 // Chains of products as many as hide the latency of one.
@@ -63,6 +69,6 @@ double peak(int threads) {
 }  // namespace
 
 extern const Kernel THROUGHTIME_KERNEL;
-const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, forward, backward, peak};
+const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, forward, backward, lags, peak};
 
 }  // namespace throughtime

@@ -56,6 +56,20 @@ struct Gradients {
     void* ds0[2];     // (B, H) contiguous each, written; or null
 };
 
+// The backward half of all windows of BPTT(h; 1) at once, of one layer whose backward step is given as factors.
+struct Lags {
+    int64_t T, B, G, H, S;  // S slots: 1 or 2; G gates: at most 4
+    int64_t fresh, h;       // only the last `fresh` steps have errors
+    double gamma;           // the weight of an error falls by this factor a step
+    const void* dv[2];      // of each slot (T, B, G, H): dv for ds
+    const void* ds[2][2];   // of each slot before the step, for each slot after it, (T, B, H); null where 0
+    const void* W_h;        // (G H, H)
+    const void* errors;     // (T, B, H)
+    const uint8_t* reset;   // (T, B) or null
+    void* out[2];           // of each slot (T, B, H), written: the sum over the lags below h; all contiguous
+    int threads;
+};
+
 // The functions of one instruction set.
 struct Kernel {
     const char* name;
@@ -63,6 +77,7 @@ struct Kernel {
     size_t (*kept_bytes)(const Sweep&, bool is_double);
     void (*forward)(const Sweep&, bool is_double);
     void (*backward)(const Sweep&, const Gradients&, bool is_double);
+    void (*lags)(const Lags&, bool is_double);
     double (*peak)(int threads);  // float32 FMA of this instruction set, GFLOP/s
 };
 

@@ -114,6 +114,25 @@ void backward(Task it, const Kept& kept, Pointer dy, std::vector<int64_t> dy_str
     kept.kernel->backward(it, to, it.is_double);
 }
 
+void lags(bool is_double, std::vector<int64_t> sizes, double gamma, std::vector<Pointer> dv, std::vector<Pointer> ds, Pointer W_h,
+          Pointer errors, Pointer reset, std::vector<Pointer> out, int threads) {
+    Lags it{};
+    it.T = sizes.at(0), it.B = sizes.at(1), it.G = sizes.at(2), it.H = sizes.at(3), it.fresh = sizes.at(4), it.h = sizes.at(5);
+    it.S = int64_t(out.size());
+    it.gamma = gamma;
+    for (size_t slot = 0; slot < out.size(); ++slot) {
+        it.dv[slot] = reinterpret_cast<const void*>(dv.at(slot));
+        it.out[slot] = reinterpret_cast<void*>(out[slot]);
+        for (size_t after = 0; after < out.size(); ++after)
+            it.ds[slot][after] = reinterpret_cast<const void*>(ds.at(slot * out.size() + after));
+    }
+    it.W_h = reinterpret_cast<const void*>(W_h);
+    it.errors = reinterpret_cast<const void*>(errors);
+    it.reset = reinterpret_cast<const uint8_t*>(reset);
+    it.threads = threads < 1 ? 1 : threads;
+    chosen.load()->lags(it, is_double);
+}
+
 std::vector<std::string> names() {
     std::vector<std::string> names;
     for (const Kernel* kernel : kernels) names.emplace_back(kernel->name);
@@ -139,6 +158,7 @@ NB_MODULE(_native, module) {
     module.def("task", &task, "Describe one layer in one direction; pointers as integers, 0 for none.");
     module.def("forward", &forward, "Run a task; returns what backward needs, None where nothing is kept.");
     module.def("backward", &backward, "Run a task's backward; each gradient with a pointer is written.");
+    module.def("lags", &lags, nb::call_guard<nb::gil_scoped_release>(), "Carry errors back over h lags at once.");
     module.def("instruction_sets", &names, "The instruction sets that this processor can run, best first.");
     module.def("instruction_set", [] { return std::string(chosen.load()->name); }, "The one in use.");
     module.def("use", &use, "Use another instruction set from now on; for tests.");
