@@ -89,7 +89,7 @@ def limits(found: Results) -> str:
 
 
 def after(results: Results) -> list[str]:
-    return ["After: " + limits(results["after"]), ""]
+    return ["After: " + limits(results["after"]), ""] if "after" in results else []
 
 
 def parity(results: Results) -> list[str]:

@@ -2,6 +2,7 @@
 // THROUGHTIME_KERNEL (the symbol), THROUGHTIME_NAME (its name), THROUGHTIME_BYTES (of a vector).
 #include "kernel.hpp"
 #include "lags.hpp"
+#include "online.hpp"
 #include "sweep.hpp"
 
 namespace throughtime {
@@ -38,6 +39,35 @@ void lags(const Lags& it, bool is_double) {
     else LagSweep<float>::run(it);
 }
 
+template <class S, class With> auto learner_of(CellKind cell, const With& with) {
+    switch (cell) {
+        case CellKind::elman: return with(static_cast<Learner<S, Elman>*>(nullptr));
+        case CellKind::ctrnn: return with(static_cast<Learner<S, Ctrnn>*>(nullptr));
+        case CellKind::gru: return with(static_cast<Learner<S, Gru>*>(nullptr));
+        default: return with(static_cast<Learner<S, Lstm>*>(nullptr));
+    }
+}
+
+template <class With> auto dispatch(const Online& it, bool is_double, const With& with) {
+    return is_double ? learner_of<double>(it.cell, with) : learner_of<float>(it.cell, with);
+}
+
+OnlineSizes online_sizes(const Online& it, bool is_double) {
+    return dispatch(it, is_double, [&](auto* kind) { return kind->sizes(it); });
+}
+
+void learn(const Online& it, const Steps& steps, bool is_double) {
+    dispatch(it, is_double, [&](auto* kind) { kind->learn(it, steps); });
+}
+
+void predict(const Online& it, const void* x, bool reset, void* prediction, bool is_double) {
+    dispatch(it, is_double, [&](auto* kind) { kind->predict(it, x, reset, prediction); });
+}
+
+void pack(const Online& it, void* packed, const Unpacked& to, bool out, bool is_double) {
+    dispatch(it, is_double, [&](auto* kind) { kind->pack(it, packed, to, out); });
+}
+
 // Chains of products as many as hide the latency of one.
 double flops_of_one_thread() {
     constexpr int chains = 10;
@@ -69,6 +99,7 @@ double peak(int threads) {
 }  // namespace
 
 extern const Kernel THROUGHTIME_KERNEL;
-const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, forward, backward, lags, peak};
+const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, forward,
+                                   backward,        lags,             online_sizes, learn,   predict, pack, peak};
 
 }  // namespace throughtime

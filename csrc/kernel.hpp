@@ -70,6 +70,53 @@ struct Lags {
     int threads;
 };
 
+// Errors of a step: half the squared error of every output, or -ln softmax of the class that was seen.
+enum class Loss : int { squared, softmax };
+
+// sgd with its momentum, which may be 0; adam (Kingma and Ba 2015). Both as torch.optim computes them.
+enum class Rule : int { sgd, adam };
+
+// One layer with a linear readout that learns by BPTT(h; every) while its stream of one row passes.
+//
+// The four arrays belong to the caller and hold all that lasts from call to call. Their parts begin at multiples of 64
+// bytes in every instruction set, so that an array may be written by one and read by another.
+struct Online {
+    CellKind cell;
+    Phi phi;
+    double alpha;
+    int64_t I, H, A;  // at least 1
+    int64_t h, every; // 1 <= every <= h
+    bool replay;      // the window is run again under the weights of now; else the activations of then are used
+    Loss loss;
+    Rule rule;
+    double rate, momentum, decay, epsilon;  // momentum and decay are adam's beta1 and beta2
+
+    void* weights;     // OnlineSizes::weights of S, aligned to 64, written; what fills up a part is 0
+    void* slots[2];    // as the weights: momentum, or the two moments; null where the rule has none
+    void* past;        // OnlineSizes::past of S, aligned to 64, written; all 0 before the first step
+    int64_t* clock;    // 4: end and length of the window, steps not settled yet, updates made; written
+};
+
+struct OnlineSizes {
+    int64_t weights, past;  // numbers, of S
+};
+
+// Steps of the stream. Nothing may overlap the arrays of Online.
+struct Steps {
+    int64_t T;
+    const void* x;          // (T, I) contiguous
+    const void* y;          // (T, A) contiguous of S, or (T) int64 classes, 0 <= class < A; may be null where nothing counts
+    const uint8_t* mask;    // (T): 0 where a step has no target; null: all have one
+    const uint8_t* reset;   // (T): 1 where a sequence starts anew before the step; null: nowhere
+    void* prediction;       // (T, A) contiguous, written: what is predicted before the target is learned, for softmax
+                            // the probabilities; or null
+};
+
+// The weights as torch has them: W_x (G H, I), W_h (G H, H), b_x and b_h (G H), W_q (A, H), b_q (A), contiguous.
+struct Unpacked {
+    void *W_x, *W_h, *b_x, *b_h, *W_q, *b_q;
+};
+
 // The functions of one instruction set.
 struct Kernel {
     const char* name;
@@ -78,6 +125,12 @@ struct Kernel {
     void (*forward)(const Sweep&, bool is_double);
     void (*backward)(const Sweep&, const Gradients&, bool is_double);
     void (*lags)(const Lags&, bool is_double);
+    OnlineSizes (*online_sizes)(const Online&, bool is_double);
+    void (*learn)(const Online&, const Steps&, bool is_double);
+    // What would be predicted of one x (I) from here; nothing but prediction (A) is written.
+    void (*predict)(const Online&, const void* x, bool reset, void* prediction, bool is_double);
+    // One array laid out as weights, into torch's layout or out of it.
+    void (*pack)(const Online&, void* packed, const Unpacked&, bool out, bool is_double);
     double (*peak)(int threads);  // float32 FMA of this instruction set, GFLOP/s
 };
 

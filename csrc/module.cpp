@@ -133,6 +133,49 @@ void lags(bool is_double, std::vector<int64_t> sizes, double gamma, std::vector<
     chosen.load()->lags(it, is_double);
 }
 
+// A layer that learns online, as Python describes it.
+struct Learner : Online {
+    bool is_double;
+    const Kernel* kernel;
+};
+
+Learner online(std::vector<int> kinds, double alpha, bool is_double, std::vector<int64_t> sizes, bool replay, std::vector<double> rule) {
+    Learner it{};
+    it.cell = CellKind(kinds.at(0));
+    it.phi = Phi(kinds.at(1));
+    it.loss = Loss(kinds.at(2));
+    it.rule = Rule(kinds.at(3));
+    it.alpha = alpha;
+    it.is_double = is_double;
+    it.I = sizes.at(0), it.H = sizes.at(1), it.A = sizes.at(2), it.h = sizes.at(3), it.every = sizes.at(4);
+    it.replay = replay;
+    it.rate = rule.at(0), it.momentum = rule.at(1), it.decay = rule.at(2), it.epsilon = rule.at(3);
+    it.kernel = chosen;
+    return it;
+}
+
+void hold(Learner& it, Pointer weights, std::vector<Pointer> slots, Pointer past, Pointer clock) {
+    it.weights = reinterpret_cast<void*>(weights);
+    for (size_t slot = 0; slot < slots.size() && slot < 2; ++slot) it.slots[slot] = reinterpret_cast<void*>(slots[slot]);
+    it.past = reinterpret_cast<void*>(past);
+    it.clock = reinterpret_cast<int64_t*>(clock);
+}
+
+void learn(const Learner& it, int64_t T, Pointer x, Pointer y, Pointer mask, Pointer reset, Pointer prediction) {
+    Steps steps{T, reinterpret_cast<const void*>(x), reinterpret_cast<const void*>(y), reinterpret_cast<const uint8_t*>(mask),
+                reinterpret_cast<const uint8_t*>(reset), reinterpret_cast<void*>(prediction)};
+    it.kernel->learn(it, steps, it.is_double);
+}
+
+void predict(const Learner& it, Pointer x, bool reset, Pointer prediction) {
+    it.kernel->predict(it, reinterpret_cast<const void*>(x), reset, reinterpret_cast<void*>(prediction), it.is_double);
+}
+
+void pack(const Learner& it, Pointer packed, std::vector<Pointer> own, bool out) {
+    auto at = [&](size_t which) { return reinterpret_cast<void*>(own.at(which)); };
+    it.kernel->pack(it, reinterpret_cast<void*>(packed), {at(0), at(1), at(2), at(3), at(4), at(5)}, out, it.is_double);
+}
+
 std::vector<std::string> names() {
     std::vector<std::string> names;
     for (const Kernel* kernel : kernels) names.emplace_back(kernel->name);
@@ -159,6 +202,16 @@ NB_MODULE(_native, module) {
     module.def("forward", &forward, "Run a task; returns what backward needs, None where nothing is kept.");
     module.def("backward", &backward, "Run a task's backward; each gradient with a pointer is written.");
     module.def("lags", &lags, nb::call_guard<nb::gil_scoped_release>(), "Carry errors back over h lags at once.");
+    nb::class_<Learner>(module, "Learner")
+        .def_prop_ro("sizes", [](const Learner& it) {
+            OnlineSizes sizes = it.kernel->online_sizes(it, it.is_double);
+            return std::vector<int64_t>{sizes.weights, sizes.past};
+        })
+        .def("hold", &hold, "Work on these arrays from now on.")
+        .def("learn", &learn, nb::call_guard<nb::gil_scoped_release>(), "Learn from T steps.")
+        .def("predict", &predict, nb::call_guard<nb::gil_scoped_release>(), "Predict one step; nothing moves.")
+        .def("pack", &pack, "Weights or a slot from torch's layout, or out of ours.");
+    module.def("online", &online, "Describe a layer that learns online.");
     module.def("instruction_sets", &names, "The instruction sets that this processor can run, best first.");
     module.def("instruction_set", [] { return std::string(chosen.load()->name); }, "The one in use.");
     module.def("use", &use, "Use another instruction set from now on; for tests.");

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_case import threads
 from test_credit import CELLS, DOUBLE, A, B, H, I, assert_same, cut, network, stream
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,9 +18,12 @@ from torch.nn.utils import prune
 from throughtime.chunk import Chunk
 from throughtime.credit import BPTT, Estimate, ParallelBPTT, credit_named, lag, spell_credit
 from throughtime.credit.trace import read
+from throughtime.kernels import native
 from throughtime.nets import Adapted, Network, Window, cross_entropy, squared_error, sum_errors
 from throughtime.verify.credit import brute_force, check_credit, compare, total
 from throughtime.verify.result import distance, require, rounding
+
+__all__ = ["threads"]
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -46,6 +50,25 @@ def test_window_by_window_for_any_h_and_any_chunks(data: st.DataObject) -> None:
     net, chunk = network(cell, layers=layers), stream(steps, 2, restarts=restarts)
     given = total(ParallelBPTT(h), net, squared_error, chunk, data.draw(cut(steps)))
     assert_same(given, brute_force(net, squared_error, chunk, h, 1), steps)
+
+
+@pytest.mark.skipif(bool(native.MISSING), reason=native.MISSING)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("steps", "rows", "units"), [(1, 1, 5), (130, 1, 63), (61, 3, 7), (9, 40, 33), (200, 2, 64)])
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_the_kernel_is_lag_by_lag(cell: str, steps: int, rows: int, units: int, decay: float, threads: None) -> None:
+    torch.manual_seed(steps)
+    net = Network(cell, inputs=3, units=units, outputs=2).double()
+    reset = torch.rand(steps, rows) < 0.05
+    chunk = Chunk(torch.randn(steps, rows, 3).double(), torch.randn(steps, rows, 2).double(), reset=reset, end=True)
+    estimates = []
+    for backend, count in (("reference", 1), ("native", 1), ("native", 2), ("native", 3)):
+        torch.set_num_threads(count)
+        net.layers.backend = backend
+        credit = ParallelBPTT(8, decay)
+        estimates.append(total(credit, net, squared_error, chunk, (steps // 3,) if steps > 3 else ()))
+    for estimate in estimates[1:]:
+        assert_same(estimate, estimates[0], steps)
 
 
 def test_the_laws() -> None:

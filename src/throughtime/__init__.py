@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from throughtime.inference import evaluate
     from throughtime.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
     from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
+    from throughtime.online import OnlineClassifier, OnlineRegressor
     from throughtime.recurrent import FullyRecurrent
     from throughtime.runs import load
     from throughtime.training import train
@@ -42,6 +43,8 @@ _HOMES = {
     "LSTM": "layers",
     "LSTMCell": "layers",
     "Network": "nets",
+    "OnlineClassifier": "online",
+    "OnlineRegressor": "online",
     "ParallelBPTT": "credit",
     "RFLO": "credit",
     "RNN": "layers",

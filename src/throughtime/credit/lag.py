@@ -27,6 +27,7 @@ from throughtime.cells import Cell
 from throughtime.chunk import Chunk
 from throughtime.credit.base import Credit, Estimate, check_steps, gradient
 from throughtime.credit.trace import Layer, Trace, add_layer, carry, check, follow, read
+from throughtime.kernels import lags as kernel
 from throughtime.nets import Loss, Network, Window, sum_errors
 from throughtime.shapes import Bool, Float, Slots, Tensor
 from throughtime.stack import direction_of
@@ -238,11 +239,26 @@ def _through_lags(
 ) -> Tensor:
     """As through_layers, h steps back from each of the new steps."""
     layers = factors(net, trace)
-    for _, found in lags(layers, trace.reset, dh, new, credit.h, credit.decay):
-        last = found  # the lags up to h - 1
+    last = _summed(credit, new, net, layers, trace.reset, dh)
     dx = dh
     for depth, (layer, ds) in reversed(list(enumerate(zip(layers, last, strict=True)))):
         du = times(layer.du, ds, 0)
         dv = du if layer.dv is layer.du else times(layer.dv, ds, 0)
         dx = add_layer(net, trace, depth, du, dv, grads)
     return dx
+
+
+def _summed(
+    credit: ParallelBPTT, new: int, net: Network, layers: list[Factors], reset: Tensor, errors: Tensor
+) -> list[Slots]:
+    """G_h of each layer; of a single one by the compiled kernel where it runs."""
+    if len(layers) == 1 and net.layers.backend in ("auto", "native"):
+        layer = layers[0]
+        if not kernel.refusal(net.layers.cell, layer.W_h, errors, *layer.dv):
+            cuts = reset if reset.any() else None
+            return [
+                kernel.carry(layer.dv, layer.ds, layer.W_h, errors, cuts, fresh=new, h=credit.h, gamma=credit.decay)
+            ]
+    for _, found in lags(layers, reset, errors, new, credit.h, credit.decay):
+        last = found
+    return last
