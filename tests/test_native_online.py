@@ -19,7 +19,7 @@ from throughtime.shapes import Tensor
 
 pytestmark = needed
 RULES = {"sgd": SGD(0.05), "momentum": SGD(0.02, 0.9), "adam": Adam(0.003)}
-STEPS = 300  # of the main test
+STEPS = 150  # of the main test
 
 
 def torch_optimizer(rule: SGD | Adam, net: Network) -> torch.optim.Optimizer:

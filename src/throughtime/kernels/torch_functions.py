@@ -47,7 +47,11 @@ def run(
     """See kernels.run."""
     if not x.is_floating_point():
         x = one_hot(x, weights[0].shape[1]).to(weights[0].dtype)
-    flat = [weight for weight in weights if weight is not None]
+    W_x, W_h, b_x, b_h = weights
+    biases = [b for b in (b_x, b_h) if b is not None]
+    if len(biases) == 1:  # torch has both or none
+        biases = [torch.zeros_like(biases[0]) if b is None else b for b in (b_x, b_h)]
+    flat = [W_x, W_h, *biases]
     # cuDNN keeps what a gradient needs in training mode only; without dropout the mode changes no number.
     options = (len(flat) == 4, 1, 0.0, torch.is_grad_enabled(), False)
 
