@@ -50,7 +50,7 @@ def test_help_names_every_option(run):
         (["train", "x", "--unit", "chr"], 'Did you mean "char"?'),
         (["train", "--text", "machine", "--split", "none", "--cell", "lstn"], "Did you mean 'lstm'?"),
         (["train", "--text", "machine", "--split", "none", "--credit", "bppt"], "Did you mean 'bptt'?"),
-        (["train", "--text", "machine", "--split", "none", "--credit", "bptt:k=3"], "has h, every and replay"),
+        (["train", "--text", "machine", "--split", "none", "--credit", "bptt:k=3"], "has h, every, replay and memory"),
         (["train", "--text", "machine", "--split", "none", "--optimizer", "adamaxx"], "Did you mean 'adamax'?"),
         (["verify", "cels"], "cells"),
         (["sample"], "RUN"),

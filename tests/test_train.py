@@ -339,7 +339,7 @@ def test_arguments_that_do_not_fit(tmp_path):
         ({"resume": True}, "resume must go with run"),
         ({"clip": 0}, "clip must be above 0"),
         ({"epochs": 0}, "epochs must be above 0"),
-        ({"credit": "rtrl"}, "credit must be bptt"),
+        ({"credit": "hebb"}, "credit must be bptt"),
         ({"loss": "soft"}, "loss must be"),
     ):
         with pytest.raises(ValueError, match=said):

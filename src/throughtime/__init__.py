@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from throughtime import cells, credit, data, kernels, verify
     from throughtime.chunk import Chunk, join
+    from throughtime.comparing import compare
     from throughtime.credit import (
         BPTT,
         RFLO,
@@ -59,6 +60,7 @@ _HOMES = {
     "audit": "verify.audit",
     "bernoulli": "nets",
     "cells": "",
+    "compare": "comparing",
     "credit": "",
     "cross_entropy": "nets",
     "data": "",

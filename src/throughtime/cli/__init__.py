@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from throughtime.cli.options import (
     Bound,
     Count,
     NetworkOptions,
     Options,
+    Positive,
     TextOptions,
     TrainingOptions,
     Whole,
@@ -160,6 +162,58 @@ def predict(run: Path, /, *, prompt: Words = "", top: Count = 5) -> int:
     from throughtime.cli import commands
 
     return commands.predict(str(run), prompt, top)
+
+
+@app.command(usage="Usage: throughtime compare RUN | FILE | --shipped NAME [OPTIONS]")
+def compare(
+    source: str | None = None,
+    /,
+    *,
+    credit: tuple[str, ...] = (),
+    against: str = "bptt",
+    steps: Count | None = None,
+    streams: Count | None = None,
+    windows: Count | None = None,
+    draws: Annotated[int, Parameter(validator=Number(gte=2))] = 8,
+    tolerance: Positive = 0.1,
+    picture: Path | None = None,
+    json: bool = False,
+    corpus: TextOptions = TextOptions(),
+    network: NetworkOptions = NetworkOptions(),
+) -> int:
+    """How far each algorithm's gradient is from the exact one, by block and by lag, and what it costs.
+
+    Nothing is trained. The weights are those of RUN; with a FILE, those that a training on it would begin with.
+
+    Parameters
+    ----------
+    source
+        The folder of a run, or a text file.
+    credit
+        An algorithm to compare, spelled as in train; may be given again. That of the run comes first.
+    against
+        What they are held against.
+    steps
+        Of a window: as far back as the exact gradient looks. [default: twice the steps of a chunk in training]
+    streams
+        Read side by side. [default: as in training, at most 8]
+    windows
+        Taken one after the other from the beginning of the training part. [default: 8, or what there is]
+    draws
+        Of every random algorithm.
+    tolerance
+        The error that the smallest h is looked for, as a share of the gradient.
+    picture
+        A file for the picture, .png, .svg or .pdf.
+    json
+        All the numbers as one JSON object on stdout, and nothing else there.
+    """
+    from throughtime.cli import comparing
+
+    options = Options(text=corpus, network=network, training=TrainingOptions())
+    where = comparing.Stretch(steps, streams, windows)
+    settings = {"against": against, "draws": draws, "tolerance": tolerance}
+    return comparing.compare(source, credit, where, options, settings, picture, json=json)
 
 
 @app.command
