@@ -56,8 +56,7 @@ def test_threads_change_nothing(
 
 @few_cells
 @memories
-@pytest.mark.parametrize("ids", [False, True])
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(("ids", "count"), [(False, 2), (True, 3)])
 @pytest.mark.parametrize("sizes", [(7, 4, 3, 326), (40, 1, 5, 163), (530, 1, 5, 101)])
 def test_units_dealt_to_threads(
     name: str, memory: str, ids: bool, count: int, sizes: tuple[int, int, int, int], threads: None

@@ -1,7 +1,7 @@
 """Segments of time: how long they are for a network and a number of streams, and what memory one of them takes.
 
-For a Network on the native kernels the bytes follow from its sizes and from what csrc/forward.hpp and backward.hpp lay out; any other
-module runs one segment under watch, and the storages that it makes are counted.
+For a Network on the native kernels the bytes follow from its sizes and from what csrc/forward.hpp and backward.hpp
+lay out; any other module runs one segment under watch, and the storages that it makes are counted.
 """
 
 from __future__ import annotations
