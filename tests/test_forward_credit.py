@@ -30,6 +30,19 @@ def test_rtrl_is_the_epochwise_gradient(cell: str, layers: int) -> None:
         assert_same(total(RTRL(), net, squared_error, chunk, cuts), wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("spelling", ["parallel:h=9", "bptt:h=9,replay=false", "rtrl", "snap", "rflo", "uoro"])
+def test_ids_of_any_dtype(spelling: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = Network("gru", inputs=6, units=5, outputs=6, embedding=4).double()
+    x, y = torch.randint(0, 6, (4, 6)), torch.randint(0, 6, (4, 6))
+    credit = credit_named(spelling)
+    for cuts in ((), (1, 2, 3)):
+        wanted = total(credit, net, cross_entropy, Chunk(x, y, end=True), cuts)
+        given = total(credit, net, cross_entropy, Chunk(x.to(dtype), y, end=True), cuts)
+        assert all(torch.equal(grad, wanted.grads[name]) for name, grad in given.grads.items())
+
+
 @pytest.mark.parametrize("cell", ["elman", "lstm"])
 def test_rtrl_gives_the_gradient_of_every_steps_own_error(cell: str) -> None:
     net, chunk = network(cell, layers=2), stream(9)
@@ -242,8 +255,8 @@ def test_streams_that_cannot_be_learned_from_are_refused(credit: Credit) -> None
     ("spelling", "sentence"),
     [
         ("snap:n=0", "n must be a whole number of steps, at least 1; got 0."),
-        ("uoro:seed=-1", "seed must be a whole number, at least 0; got -1."),
-        ("rflo:feedback=-1", "feedback must be a whole number, at least 0, or None; got -1."),
+        ("uoro:seed=-1", r"seed must be a whole number from 0 to 2\*\*64 - 1; got -1."),
+        ("rflo:feedback=-1", r"feedback must be a whole number from 0 to 2\*\*64 - 1; got -1."),
         ("rtrl:h=3", "credit 'rtrl' has no options; got 'h=3'."),
     ],
 )

@@ -169,7 +169,8 @@ def test_a_window_of_inputs_and_an_output_that_is_the_state() -> None:
         ({"mean": 0.5}, "mean must be a number of steps, at least 1; got 0.5."),
         ({"mean": math.inf}, "mean must be a number of steps, at least 1; got inf."),
         ({"alpha": 2.0}, "alpha must be above 2, or None for cuts of constant probability; got 2.0. At 2 and below"),
-        ({"seed": -1}, "seed must be at least 0; got -1."),
+        ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*64 - 1; got -1."),
+        ({"seed": 1.5}, "seed must be a whole number from 0"),
     ],
 )
 def test_arguments_of_random_truncation_that_cannot_be(arguments: dict[str, Any], sentence: str) -> None:

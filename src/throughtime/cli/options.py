@@ -72,7 +72,8 @@ class TrainingOptions:
 
     credit: str | None = None
     """How far back the error goes: bptt is epochwise, over the whole text; bptt:h=70,every=35 goes back
-    70 steps every 35. [default: bptt:h=STEPS,every=STEPS]"""
+    70 steps every 35; bptt:memory=64MB is epochwise within so much memory. Also parallel, random, adaptive, rtrl,
+    snap, rflo and uoro, with options of their own. [default: bptt:h=STEPS,every=STEPS]"""
     streams: Count | None = None
     """The text is cut into this many streams, read side by side."""
     steps: Count | None = None

@@ -83,6 +83,12 @@ def add(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     return both | {name: grad for name, grad in b.items() if name not in a}
 
 
+def check_seed(name: str, seed: int | None) -> None:
+    """Raise ValueError unless it is a whole number that a random generator takes, or None."""
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64):
+        raise ValueError(f"{name} must be a whole number from 0 to 2**64 - 1; got {seed!r}.")
+
+
 def check_steps(**steps: int) -> None:
     """Raise ValueError unless each is a whole number of steps, at least 1."""
     for name, value in steps.items():

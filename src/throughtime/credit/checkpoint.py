@@ -171,8 +171,9 @@ def plan(steps: int, segments: int, sizes: Sizes, budget: int | None) -> Plan:
     smallest = fixed + sizes.state
     if budget < smallest:
         enough = spell_bytes(-(-smallest // 1000) * 1000)
+        streams = f"{sizes.streams} stream{'s' * (sizes.streams > 1)}"
         raise ValueError(
-            f"memory must be at least {enough} for this network and {sizes.streams} streams, one segment of "
+            f"memory must be at least {enough} for this network and {streams}, one segment of "
             f"{sizes.steps} steps; got {spell_bytes(budget)}. Raise it, or use fewer streams."
         )
     slots = min(segments - 1, (budget - fixed) // sizes.state)

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from throughtime.chunk import Chunk, join
-from throughtime.credit.base import Credit, Estimate, gradient
+from throughtime.credit.base import Credit, Estimate, check_seed, gradient
 from throughtime.nets import Loss, sum_errors
 from throughtime.shapes import Tensor
 from throughtime.state import State, change, detach
@@ -77,8 +77,7 @@ class RandomTruncation(Credit):
                 f"alpha must be above 2, or None for cuts of constant probability; got {self.alpha}. "
                 "At 2 and below segments have no mean length."
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0; got {self.seed}.")
+        check_seed("seed", self.seed)
 
     def start(self, net: nn.Module, state: State = None) -> Segment:
         return Segment(state=detach(state))

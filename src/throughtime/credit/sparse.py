@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from throughtime.chunk import Chunk
-from throughtime.credit.base import Credit, Estimate
+from throughtime.credit.base import Credit, Estimate, check_seed
 from throughtime.credit.influence import Linear, by_name, check_linear, inject, linearise, settle_window
 from throughtime.credit.trace import Trace, read
 from throughtime.nets import Loss, Network, Window
@@ -95,9 +95,7 @@ class RFLO(Credit):
     memories = (Memory, Reached)
 
     def __post_init__(self) -> None:
-        seed = self.feedback
-        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
-            raise ValueError(f"feedback must be a whole number, at least 0, or None; got {seed!r}.")
+        check_seed("feedback", self.feedback)
 
     def start(self, net: nn.Module, state: State = None) -> Memory:
         check_linear(net, "rflo")

@@ -96,7 +96,8 @@ def read(net: Network, chunk: Chunk, state: Slots | None) -> tuple[Trace, Slots]
         last.append(tuple(slot[-1] for slot in states))
         x = states[0]
     cuts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if reset is None else reset
-    return Trace(chunk.x, cuts, tuple(traced), x), tuple(torch.stack(slots) for slots in zip(*last, strict=True))
+    ids = chunk.x if chunk.x.is_floating_point() else chunk.x.long()
+    return Trace(ids, cuts, tuple(traced), x), tuple(torch.stack(slots) for slots in zip(*last, strict=True))
 
 
 def follow(past: Trace, new: Trace, h: int | None) -> Trace:

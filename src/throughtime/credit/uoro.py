@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from throughtime.chunk import Chunk
-from throughtime.credit.base import Credit, Estimate
+from throughtime.credit.base import Credit, Estimate, check_seed
 from throughtime.credit.influence import Linear, by_name, check_linear, inject, linearise, mix, settle_window
 from throughtime.credit.trace import Trace, read
 from throughtime.nets import Loss, Network, Window
@@ -65,8 +65,7 @@ class UORO(Credit):
     memories = (Memory,)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"seed must be a whole number, at least 0; got {self.seed!r}.")
+        check_seed("seed", self.seed)
 
     def start(self, net: nn.Module, state: State = None) -> Memory:
         check_linear(net, "uoro")
