@@ -157,7 +157,7 @@ def test_labels_take_the_next_output(backend: str) -> None:
     found = model.predict_proba_one({"a": 1.0})
     assert list(found) == ["x", True]
     assert 0 < sum(found.values()) < 1
-    model.learn_many([[3.0]], np.array([7]))
+    model.learn_many([{"a": 3.0}], np.array([7]))
     assert model.labels_ == ["x", True, 7]
     assert sum(model.predict_proba_one({"a": 1.0}).values()) == pytest.approx(1)
     with pytest.raises(ValueError, match=r"y must be one of 3 labels.*got 'z'\. Make it OnlineClassifier\(classes=4\)"):

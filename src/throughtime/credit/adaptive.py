@@ -79,8 +79,8 @@ class AdaptiveBPTT(Credit):
     again      steps from one measurement to the next.
     tau        the lag from which on the error fades by one factor a step; None: a quarter of the lags looked at.
     minimum, maximum   h is never below, never above; no maximum: None.
-    every      steps between two settlements; None: h of them. Errors go back h to h + every - 1 steps; the first ones after
-               a change no further than into the steps that were measured.
+    every      steps between two settlements; None: h of them. Errors go back h to h + every - 1 steps;
+               the first ones after a change no further than into the steps that were measured.
 
     Between two measurements it is BPTT(h + every - 1, every). The errors before the first one wait for it; a stream
     that ends before it is settled whole, as by BPTT(). `note` says what was chosen and why, and training records it.

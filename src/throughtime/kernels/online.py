@@ -6,6 +6,7 @@ one stream, without a call of Python between two steps.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -114,6 +115,38 @@ def refusal(cell: Cell) -> str:
     return "" if type(cell) in native.CELLS else "it has no sweep for this cell"
 
 
+def check_room(task: Task) -> None:
+    """Raise ValueError where weights, slots, window and scratch need more than the memory of this machine.
+
+    Counted in whole numbers of Python, for the sizes of csrc/online.hpp would pass 64 bits first.
+    """
+    need, all_there = bytes_needed(task), memory_there()
+    if need > all_there:
+        raise ValueError(
+            f"h must leave a window that fits into memory, {all_there / 2**30:.0f} GiB here; got h={task.h} with "
+            f"{task.inputs} inputs, {task.units} units and {task.outputs} outputs, which needs {need / 2**30:.0f} GiB. "
+            "Choose a smaller h."
+        )
+
+
+def bytes_needed(task: Task) -> int:
+    """At most what a Learner takes: csrc/online.hpp with strides rounded up."""
+    size = 8 if task.dtype is torch.float64 else 4
+    H, I, A = (number + 32 for number in (task.units, task.inputs, task.outputs))
+    rows, row = (4 if task.cell.gates > 1 else 1), H + I + 32
+    weights = rows * H * (row + 2) + A * (H + 1)
+    past = (2 * task.h + 8) * (row + 7 * H + 2 * H * task.replay + A + 2)
+    return size * (weights * (1 + len(task.rule.slots)) + past + task.h * rows * H)
+
+
+def memory_there() -> int:
+    """The bytes of memory of this machine; where it does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**46
+
+
 class Learner:
     """A task at work: weights, the optimiser's slots, the window of the past and the counts of steps and updates.
 
@@ -121,6 +154,7 @@ class Learner:
     """
 
     def __init__(self, task: Task, weights: Mapping[str, Tensor]) -> None:
+        check_room(task)
         self.task = task
         kind, numbers = task.rule.numbers()
         cell = task.cell
@@ -199,9 +233,26 @@ class Learner:
         return saved | {"past": self._past.clone(), "clock": self._clock.clone()}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` gave for the same task."""
+        """Go on from what `tensors` gave for the same task; ValueError for anything else, and nothing changes."""
+        for name, own in self.tensors().items():
+            given = saved.get(name)
+            if given is None or given.dtype != own.dtype or given.shape != own.shape:
+                got = "none" if given is None else f"{given.dtype} {tuple(given.shape)}"
+                raise ValueError(
+                    f"{name} must be {own.dtype} {tuple(own.shape)}; got {got}. What was saved is damaged."
+                )
+        self._check_clock(saved["clock"].tolist())
         kinds = ("weights", *self.task.rule.slots)
         for kind, packed in zip(kinds, (self._weights, *self._slots), strict=True):
             self._exchange(packed, {name: saved[f"{kind}.{name}"] for name in NAMES}, out=False)
         self._past.copy_(saved["past"])
         self._clock.copy_(saved["clock"])
+
+    def _check_clock(self, clock: list[int]) -> None:
+        end, length, fresh, updates = clock
+        h, every = self.task.h, self.task.every
+        if not (0 <= fresh <= length <= end <= 2 * h + 8 and length <= h and fresh < every and updates >= 0):
+            raise ValueError(
+                f"clock must be the end and the length of a window of h={h}, its steps that are not settled and the "
+                f"updates; got {clock}. What was saved is damaged."
+            )

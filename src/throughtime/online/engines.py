@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -115,6 +116,13 @@ class Settings:
     backend: str
 
     def __post_init__(self) -> None:
+        for name in ("units", "h", "every", "seed"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        for name, like in (("cell", "gru"), ("optimizer", "adam:lr=0.001")):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be spelled, as {like!r} is; got {getattr(self, name)!r}.")
+        if not isinstance(self.replay, bool):
+            raise TypeError(f"replay must be True or False; got {self.replay!r}.")
         check_sizes(units=self.units)
         object.__setattr__(self, "cell", spell_cell(cell_named(self.cell)))
         BPTT(self.h, self.every, self.replay)
@@ -153,3 +161,13 @@ class Settings:
         task = Task(cell, inputs, self.units, outputs, loss, *windows, self.rule(), dtype)
         net = self.network(inputs, outputs)
         return ByCredit(task, net) if backend == "reference" else Learner(task, net.state_dict())
+
+
+def whole(name: str, value: Any) -> int:
+    """The value as an int of Python, NumPy's too; raises TypeError for anything else, a bool included."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number; got {value!r}.") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from throughtime.nets import check_sizes
-from throughtime.online.engines import Settings
+from throughtime.online.engines import Settings, whole
 from throughtime.online.stream import Numbers, Online
 
 Label = str | int | float | bool
@@ -78,6 +79,8 @@ class OnlineRegressor(Online):
 
     def _targets(self, Y: Any, mask: np.ndarray | None) -> np.ndarray:
         A = len(self._out)
+        if isinstance(Y, Sequence) and any(isinstance(y, Mapping) for y in Y):
+            raise ValueError(f"Y must be numbers (T, {A}) in the order of the first dict; got dicts. Use learn_one.")
         y = np.ascontiguousarray(Y, self.settings.dtype)
         if y.shape[1:] != (() if self._number else (A,)):
             raise ValueError(
@@ -96,6 +99,9 @@ class OnlineRegressor(Online):
 
     def _set_extra(self, extra: dict[str, Any]) -> None:
         self._names, self._number = extra["names"], extra["number"]
+
+    def _outputs(self) -> int | None:
+        return 1 if self._number else None if self._names is None else len(self._names)
 
 
 class OnlineClassifier(Online):
@@ -124,8 +130,13 @@ class OnlineClassifier(Online):
         dtype: str = "float32",
         backend: str = "auto",
     ) -> None:
-        self.labels_: list[Label] = [] if isinstance(classes, int) else [_label(label) for label in classes]
-        self.classes = classes if isinstance(classes, int) else len(self.labels_)
+        self._given: int | list[Label]
+        if isinstance(classes, Sequence) or np.ndim(classes) == 1:
+            self.labels_: list[Label] = [_label(label) for label in classes]  # type: ignore[union-attr]
+            self._given, self.classes = list(self.labels_), len(self.labels_)
+        else:
+            self.labels_ = []
+            self._given = self.classes = whole("classes", classes)
         check_sizes(classes=self.classes)
         self._index = {label: index for index, label in enumerate(self.labels_)}
         if len(self._index) < len(self.labels_):
@@ -164,15 +175,26 @@ class OnlineClassifier(Online):
         return np.array(found, np.int64)
 
     def _extra(self) -> dict[str, Any]:
-        return {"labels": self.labels_, "classes": self.classes}
+        return {"labels": list(self.labels_), "classes": self.classes, "given": self._given}
+
+    def _get_params(self) -> dict[str, Any]:
+        return {"classes": self._given} | super()._get_params()
 
     def _set_extra(self, extra: dict[str, Any]) -> None:
-        self.labels_, self.classes = extra["labels"], extra["classes"]
+        self.labels_, self.classes = list(extra["labels"]), extra["classes"]
+        self._given = extra.get("given", self.classes)
         self._index = {label: index for index, label in enumerate(self.labels_)}
+        if len(self._index) > self.classes:
+            raise ValueError(f"labels must be at most {self.classes}; got {self.labels_}. What was saved is damaged.")
+
+    def _outputs(self) -> int | None:
+        return self.classes
 
 
 def _label(y: Any) -> Label:
     label = y.item() if isinstance(y, np.generic) else y
     if not isinstance(label, (str, int, float)):
         raise TypeError(f"y must be a label: a string, a number or a bool; got {type(y).__name__}.")
+    if isinstance(label, float) and not math.isfinite(label):
+        raise ValueError(f"y must be a label that is finite; got {label}. Give None, or a mask, for no target.")
     return label

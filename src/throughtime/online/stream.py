@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -61,12 +63,21 @@ class Online(ABC):
     def _extra(self) -> dict[str, Any]:
         """What a file holds beside the settings, as plain values."""
 
+    @abstractmethod
+    def _outputs(self) -> int | None:
+        """The number of outputs that `_extra` asks for; None: any."""
+
     def learn_one(self, x: Numbers, y: Any) -> None:
         """Read one step, and learn from its target; y=None reads it without a target, and the state moves on.
 
         A dict's missing features are 0. Raises ValueError for a new feature, or a number that is not finite.
         """
-        engine = self._engine or self._start(x, y)
+        if self._engine is not None:
+            return self._learn(self._engine, x, y)
+        with self._unless_refused():
+            self._learn(self._start(x, y), x, y)
+
+    def _learn(self, engine: Engine, x: Numbers, y: Any) -> None:
         self._put(x)
         if y is not None:
             self._y[0] = self._target(y)
@@ -79,25 +90,30 @@ class Online(ABC):
     def learn_many(self, X: Any, Y: Any, *, mask: Any = None, reset: Any = None) -> np.ndarray:
         """Learn from T steps as so many calls of learn_one; returns what was predicted before each was learned.
 
-        X      (T, I) numbers, or a data frame with the features as columns.
+        X      (T, I) numbers, a list of dicts, or a data frame with the features as columns.
         Y      targets of T steps; None: none has one.
         mask   (T,) bool: which targets count; those that do not are never read.
         reset  (T,) bool: True where a new sequence starts before the step.
         Returns (T,) or (T, A) numbers, or (T, A) probabilities in the order of `labels_` for a classifier.
         """
+        with self._unless_refused():
+            return self._learn_many(X, Y, mask, reset)
+
+    def _learn_many(self, X: Any, Y: Any, mask: Any, reset: Any) -> np.ndarray:
         x, T = self._inputs(X), len(X)
         mask, reset = _flags("mask", mask, T), _flags("reset", reset, T)
         if Y is None:
             mask = np.zeros(T, dtype=bool)
+        elif len(Y) != T:
+            raise ValueError(f"Y must have a target for each of the {T} steps of X; got {len(Y)}.")
         if len(x) and self._engine is None:
-            self._start(X if hasattr(X, "columns") else x[0], None if Y is None else np.asarray(Y)[0])
+            first = X if hasattr(X, "columns") else X[0] if _are_dicts(X) else x[0]
+            self._start(first, None if Y is None else np.asarray(Y)[0])
         if not len(x):
             return np.zeros((0, 0))
         engine = self._engine
         assert engine is not None
         y = None if Y is None else self._targets(Y, mask)
-        if y is not None and len(y) != T:
-            raise ValueError(f"Y must have a target for each of the {T} steps of X; got {len(y)}.")
         if self._fresh:
             reset = np.zeros(T, dtype=bool) if reset is None else reset.copy()
             reset[0] = True
@@ -118,7 +134,36 @@ class Online(ABC):
         net.load_state_dict(self._engine.weights())
         return net
 
+    # What river asks for
+
+    def _get_params(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.settings)
+
+    def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> Self:
+        """A model with the same options, or with new_params in their place, that has learned nothing.
+
+        include_attributes: a copy with all that was learned; not together with new_params.
+        """
+        if not include_attributes:
+            return type(self)(**copy.deepcopy(self._get_params()) | (new_params or {}))
+        if new_params:
+            raise ValueError(
+                "new_params must be None where include_attributes is True: what was learned would not fit."
+            )
+        return copy.deepcopy(self)
+
     # What is read
+
+    @contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        """What is refused fixes no features and takes no labels."""
+        engine, features, extra = self._engine, self.features_, self._extra()
+        try:
+            yield
+        except Exception:  # not for Ctrl-C, which comes when steps are learned
+            self._engine, self.features_ = engine, features
+            self._set_extra(extra)
+            raise
 
     def _start(self, x: Any, y: Any) -> Engine:
         """Fix the sizes from the first step."""
@@ -127,6 +172,8 @@ class Online(ABC):
             self.features_ = list(getattr(x, "columns", x))
             inputs = len(self.features_)
         else:
+            if np.ndim(x) != 1:
+                raise ValueError(f"x must be a dict, or numbers in one row; got {x!r}.")
             inputs = len(x)
         if not inputs:
             raise ValueError("x must have at least one feature at the first step; got none.")
@@ -147,11 +194,19 @@ class Online(ABC):
         """One step into the row that the engine reads."""
         row = self._x[0]
         if isinstance(x, Mapping):
-            row[:] = self._values(x)
+            values: Sequence[float] | np.ndarray = self._values(x)
         else:
+            if self.features_ is not None:
+                raise ValueError(f"x must be a dict of features, as the first step was; got {x!r}.")
             if len(x) != len(row):
                 raise ValueError(f"x must be {len(row)} numbers, as the first step had; got {len(x)}.")
-            row[:] = x
+            if getattr(x, "ndim", 1) != 1 or (len(row) == 1 and np.ndim(x[0])):
+                raise ValueError(f"x must be {len(row)} numbers in one row; got {x!r}.")
+            values = x
+        try:
+            row[:] = values
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"x must be {len(row)} numbers; got {x!r}.") from error
         if not math.isfinite(row @ row) and not np.isfinite(row).all():
             raise ValueError("x must be finite numbers; got NaN or infinity, which the state would never forget.")
 
@@ -172,13 +227,30 @@ class Online(ABC):
         return values
 
     def _inputs(self, X: Any) -> np.ndarray:
-        rows = self._columns(X) if hasattr(X, "columns") else np.ascontiguousarray(X, self.settings.dtype)
+        if hasattr(X, "columns"):
+            rows = self._columns(X)
+        elif _are_dicts(X):
+            rows = self._dicts(X)
+        elif self.features_ is not None:
+            raise ValueError("X must be a data frame or a list of dicts, as the first steps were; got an array.")
+        else:
+            rows = np.ascontiguousarray(X, self.settings.dtype)
         if rows.ndim != 2 or (self._engine is not None and rows.shape[1] != self._x.shape[1]):
             wanted = "I" if self._engine is None else self._x.shape[1]
             raise ValueError(f"X must be numbers (T, {wanted}); got {rows.shape}.")
         if not np.isfinite(rows).all():
             raise ValueError("X must be finite numbers; got NaN or infinity, which the state would never forget.")
         return rows
+
+    def _dicts(self, X: Sequence[Mapping[Any, float]]) -> np.ndarray:
+        names = self.features_
+        if names is None and self._engine is not None:
+            raise ValueError("X must be an array, as the first steps were; got dicts.")
+        names = list(X[0]) if names is None else names
+        new = [name for x in X for name in x if name not in names]
+        if new:
+            raise ValueError(f"X must have no features beyond those of the first step; got {new[0]!r}.")
+        return np.array([[x.get(name, 0.0) for name in names] for x in X], self.settings.dtype)
 
     def _columns(self, X: Any) -> np.ndarray:
         names = self.features_
@@ -210,11 +282,8 @@ class Online(ABC):
     def save(self, path: str | Path) -> None:
         """Write all that going on needs, weights, slots, window and counts, as one safetensors file; no pickle."""
         path = Path(path)
-        engine = self._engine
-        about = {"format": FORMAT, "kind": type(self).__name__, "backend": self.backend, "features": self.features_}
-        about |= {"settings": dataclasses.asdict(self.settings), "fresh": self._fresh, "extra": self._extra()}
-        about["sizes"] = None if engine is None else [self._x.shape[1], self._out.shape[0]]
-        tensors = {"none": torch.zeros(0)} if engine is None else engine.tensors()
+        about, tensors = self.__getstate__()
+        tensors = tensors or {"none": torch.zeros(0)}
         other = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             save_file(tensors, other, {"throughtime.online": _plain_json(about)})
@@ -230,17 +299,40 @@ class Online(ABC):
         """
         about, tensors = _read_file(Path(path), cls.__name__)
         model = cls.__new__(cls)
-        Online.__init__(model, Settings(**about["settings"]))
-        if model.backend != about["backend"]:
+        try:
+            model.__setstate__((about, tensors))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
             raise ValueError(
-                f"{path} was saved by the {about['backend']} backend, whose memory the other cannot read; here runs "
-                f"{model.why}."
-            )
-        model.features_, model._fresh = about["features"], about["fresh"]
-        model._set_extra(about["extra"])
-        if about["sizes"]:
-            model._build(*about["sizes"]).load(tensors)
+                f"path must be a file that save() wrote; {path} is damaged: {type(error).__name__} {error}."
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         return model
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What files, copies and pickles hold: plain values, and tensors by name."""
+        engine = self._engine
+        about = {"format": FORMAT, "kind": type(self).__name__, "backend": self.backend, "features": self.features_}
+        about |= {"settings": dataclasses.asdict(self.settings), "fresh": self._fresh, "extra": self._extra()}
+        about["sizes"] = None if engine is None else [self._x.shape[1], self._out.shape[0]]
+        return about, {} if engine is None else engine.tensors()
+
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+        about, tensors = state
+        Online.__init__(self, Settings(**about["settings"]))
+        if self.backend != about["backend"]:
+            raise ValueError(
+                f"the model was saved by the {about['backend']} backend, whose memory the other cannot read; here runs "
+                f"{self.why}."
+            )
+        self.features_, self._fresh = about["features"], about["fresh"]
+        self._set_extra(about["extra"])
+        if about["sizes"]:
+            inputs, outputs = about["sizes"]
+            features = inputs if self.features_ is None else len(self.features_)
+            if features != inputs or self._outputs() not in (None, outputs):
+                raise ValueError(f"sizes must be those of features and targets; got {about['sizes']}. It is damaged.")
+            self._build(inputs, outputs).load(tensors)
 
     @abstractmethod
     def _set_extra(self, extra: dict[str, Any]) -> None:
@@ -256,7 +348,18 @@ def _flags(name: str, flags: Any, T: int) -> np.ndarray | None:
     return array
 
 
+def _are_dicts(X: Any) -> bool:
+    """Whether the steps are dicts; raises TypeError where only some are."""
+    found = [isinstance(x, Mapping) for x in X] if isinstance(X, (list, tuple)) else []
+    if any(found) and not all(found):
+        raise TypeError("X must be dicts or rows of numbers; got both.")
+    return any(found)
+
+
 def _plain_json(about: Any) -> str:
+    for name in (*(about["features"] or ()), *(about["extra"].get("names") or ())):
+        if not isinstance(name, (str, int, float)):
+            raise TypeError(f"features and labels must be strings, numbers or bools to be saved; got {name!r}.")
     try:
         return json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -268,13 +371,13 @@ def _read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("throughtime.online", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"path must be a file that save() wrote; {path} is damaged: {error}.") from error
     if about.get("kind") != kind:
         raise ValueError(
             f"path must be a file that {kind}.save() wrote; got one of {about.get('kind', 'another kind')}."
         )
-    if about["format"] > FORMAT:
+    if about.get("format", 0) > FORMAT:
         raise ValueError(f"{path} has format {about['format']}, of a newer throughtime. Update throughtime.")
     return about, tensors
 
