@@ -367,7 +367,7 @@ def loop_with(order: str) -> Loop:
         ("zbsc", "Gradients are clipped before backward or after the update"),
         ("zbS", "The gradients of the errors at steps 0 to 11 are thrown away"),
         ("bzs", "All gradients are thrown away"),
-        ("zb", "No torch.optim optimizer of the module makes a step"),
+        ("zb", "No torch.optim optimizer of the module was seen to step"),
     ],
 )
 def test_faults_of_order(order: str, sentence: str) -> None:

@@ -25,6 +25,7 @@ class Evidence:
 
     updates   of each carrier (U, T, places): what the optimizer was given of each error.
     spread    of each carrier (T, places): what backward wrote, taken or not.
+    uses      of each carrier: those of its module's weights.
     targets   the steps whose errors should count; read: the steps that the loop read.
     strict    what torch says against the graph, or nothing.
     """
@@ -33,7 +34,7 @@ class Evidence:
     rows: int
     updates: dict[str, Tensor]
     spread: dict[str, Tensor]
-    uses: list[Use]
+    uses: dict[str, list[Use]]
     padded: set[int]
     targets: list[int]
     read: list[int]

@@ -28,7 +28,7 @@ from throughtime.shapes import Tensor
 from throughtime.verify.account import Evidence
 from throughtime.verify.findings import conclude
 from throughtime.verify.letters import drawn, wrapped
-from throughtime.verify.places import Places
+from throughtime.verify.places import Places, known
 from throughtime.verify.taps import TINY, Carrier, Tape, Use, counter, instrument, recurrent
 
 Loop = Callable[..., Any]
@@ -110,10 +110,10 @@ def audit(
         rows=stage.rows,
         updates={name: part[0] for name, part in measured.items()},
         spread={name: part[1] for name, part in measured.items()},
-        uses=[use for part in measured.values() for use in part[2]],
+        uses={name: part[2] for name, part in measured.items()},
         padded=stage.padded,
         targets=stage.targets,
-        read=sorted({p // stage.rows for call in base.calls for p in call.flatten().tolist() if p % stage.rows == 0}),
+        read=sorted({p // stage.rows for p in known(base.calls) if p % stage.rows == 0}),
         events=base.events,
         given=base.given,
         strict=strict,
@@ -188,7 +188,7 @@ class _Stage:
         first = Carrier(next(iter(self.parts)), 0, 0)
         tape = Tape(first, self.stream.shape[0] * self.rows, places=Places(self.stream, self.batch_first))
         said = self._attempt(tape, self.y, self.x, lenient=True)
-        if not tape.calls:
+        if not known(tape.calls):
             raise ValueError(f"loop must call the module's recurrent layers; got a loop that does not. {said}".strip())
         carriers = [Carrier(n, layer, s) for n, (L, S) in tape.slots.items() for layer in range(L) for s in range(S)]
         for carrier in carriers:
@@ -213,6 +213,7 @@ class _Stage:
                 for s, (a, b) in enumerate(zip(moved.updates, still.updates, strict=True)):
                     block[s, t] = (a - b)[:size]
                 spread[t] = moved.spread - still.spread
+            _check_size(still, float(spread.abs().max()), weights)
             given.append(block)
         return torch.cat(given, -1), spread, uses
 
@@ -252,6 +253,17 @@ class _Stage:
                     raise
                 return str(error).split("(")[0].strip().split(". ")[0]
         return ""
+
+
+def _check_size(still: Tape, largest: float, weights: Tensor) -> None:
+    """Counts must not drown in what else the gradients hold."""
+    size = max((float(update.abs().max()) for update in still.updates), default=0.0)
+    if 0 < 1000 * largest < size and size * torch.finfo(weights.dtype).eps > 1e-4 * largest:
+        raise ValueError(
+            "loop must give the recurrent weights gradients of the size of its errors; got far larger ones, as an L2 "
+            "term in the loss, noise or a division by their norm gives. Leave that out for the audit, or give module, "
+            "x and y in float64."
+        )
 
 
 GRAPH = ("through the graph a second time", "modified by an inplace operation", "does not require grad")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 
 from throughtime.shapes import Tensor
 from throughtime.verify.account import SAME, Account, Evidence, account_of, name_of
-from throughtime.verify.taps import FRESH, UNKNOWN
+from throughtime.verify.taps import FRESH, UNKNOWN, Use
 
 
 def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dict[str, Tensor]]:
     """The name, the findings, and for each carrier the matrix and that of each update."""
-    accounts = {name: account_of(part, evidence.rows) for name, part in evidence.updates.items()}
+    read = {name: steps for name, uses in evidence.uses.items() if (steps := _steps(uses, evidence.rows))}
+    _check_alike(read)
+    given = {name: part for name, part in evidence.updates.items() if name in read or not read}
+    accounts = {name: account_of(part, evidence.rows) for name, part in given.items()}
     widest = max(accounts, key=lambda name: float(accounts[name].matrix.sum()))
     matrices = {name: account.matrix for name, account in accounts.items()}
     updates = {name: account.updates * account.weights[:, None] for name, account in accounts.items()}
@@ -22,7 +25,8 @@ def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dic
         return "no update", list(_ungiven(evidence)), matrices, updates
     if not any(matrix.any() for matrix in matrices.values()):
         return "nothing", list(_silent(evidence)), matrices, updates
-    narrowest = min(accounts, key=lambda name: float(accounts[name].matrix.sum()))
+    reached = [name for name in accounts if matrices[name].any()]
+    narrowest = min(reached, key=lambda name: float(accounts[name].matrix.sum()))
     name = name_of(accounts[narrowest], evidence.steps)
     findings = [
         *_graph(evidence, accounts, widest, narrowest),
@@ -39,11 +43,28 @@ def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dic
     return name, findings, matrices, updates
 
 
+def _steps(uses: Sequence[Use], rows: int) -> set[int]:
+    return {place // rows for use in uses for place in use.places if place >= 0}
+
+
+def _check_alike(read: dict[str, set[int]]) -> None:
+    """Layers that read different parts of the stream have no matrix in common."""
+    for (name, steps), (other, others) in pairwise(read.items()):
+        if steps - others and others - steps:
+            raise ValueError(
+                f"module must have recurrent layers that read the same steps; got {name} at {_spans(sorted(steps))}, "
+                f"{other} at {_spans(sorted(others))}. Audit each as a module of its own."
+            )
+
+
 def _ungiven(evidence: Evidence) -> Iterator[str]:
     if "step" in evidence.events:
         yield "The recurrent weights are not given to the optimizer: they never learn."
     else:
-        yield "No torch.optim optimizer of the module makes a step: nothing learns."
+        yield (
+            "No torch.optim optimizer of the module was seen to step. Updates by hand cannot be seen: use "
+            "torch.optim.SGD for the audit."
+        )
 
 
 def _silent(evidence: Evidence) -> Iterator[str]:
@@ -64,10 +85,12 @@ def _graph(evidence: Evidence, accounts: dict[str, Account], widest: str, narrow
         if ((account.matrix.abs() > SAME) & (narrow.matrix.abs() <= SAME)).any()
     ]
     if further:
-        steps = "step 0" if (wide.matrix[:, 0] != 0).sum() > narrow.windows()[0].every else "further back"
+        cut = narrow.windows()
+        steps = "step 0" if cut and (wide.matrix[:, 0] != 0).sum() > cut[0].every else "further back"
+        are, its = ("are", "their") if len(further) > 1 else ("is", "its")
         names = " and ".join(f"{name[0]} of the LSTM" if _twice(accounts) else name for name in further)
         yield (
-            f"{names} is not detached where the other states are: its errors reach {steps}, "
+            f"{names} {are} not detached where the other states are: {its} errors reach {steps}, "
             f"those of {narrowest} stop where they should. Detach all states.{says}"
         )
     elif evidence.strict:
@@ -88,8 +111,9 @@ def _twice(accounts: dict[str, Account]) -> bool:
 
 
 def _unreplayed(evidence: Evidence) -> bool:
-    places = [place for use in evidence.uses for place in use.reached]
-    return len(set(places)) == len(places)
+    """Whether no carrier's use is reached in two calls: windows are not run again from an older state."""
+    reached = [[place for use in uses for place in use.reached] for uses in evidence.uses.values()]
+    return all(len(set(places)) == len(places) for places in reached)
 
 
 def _expected(evidence: Evidence, account: Account, name: str) -> Iterator[str]:
@@ -106,28 +130,46 @@ def _expected(evidence: Evidence, account: Account, name: str) -> Iterator[str]:
     yield f"This is {name} in place of BPTT({h}; {every}).{why}"
 
 
-def _order(evidence: Evidence) -> Iterator[str]:
-    """States that come from elsewhere than the step before."""
-    fresh, strange, across, padded = [], [], [], []
+Origins = tuple[list[int], list[int], list[tuple[int, int]], list[int], list[int]]
+
+
+def _origins(evidence: Evidence) -> Origins:
+    """The steps whose states are fresh, unknown, of another step (and of which), of another row, and of padding."""
+    origins: Origins = ([], [], [], [], [])
+    fresh, unknown, strange, across, padded = origins
     rows = evidence.rows
-    for use in evidence.uses:
+    for use in chain.from_iterable(evidence.uses.values()):
         for place, before in zip(use.places, use.before, strict=True):
             if place not in use.reached or place % rows or place in evidence.padded:
                 continue
             t = place // rows
             if before in evidence.padded:
                 padded.append(t)
-            elif before in (FRESH, UNKNOWN):
+            elif before == FRESH:
                 fresh.append(t)
+            elif before == UNKNOWN:
+                unknown.append(t)
             elif before % rows != place % rows:
                 across.append(t)
             elif before != place - rows:
                 strange.append((t, before // rows))
+    return origins
+
+
+def _order(evidence: Evidence) -> Iterator[str]:
+    """States that come from elsewhere than the step before."""
+    fresh, unknown, strange, across, padded = _origins(evidence)
     starts = sorted(set(fresh) - {0})
     if starts:
         yield (
             f"The state restarts at every batch: at {_spans(starts)}. What came before is lost to the steps after. "
             "Carry the state on, detached, if the batches follow each other in time."
+        )
+    others = sorted(set(unknown) - {0})
+    if others:
+        yield (
+            f"The state at {_spans(others)} comes from something that the audit cannot follow: it is neither zeros nor "
+            "a state as the module returned it. Carry it on as it is, detached, for the audit."
         )
     jumps = sorted(set(strange))
     if jumps and all(t == 0 for t, _ in jumps):
@@ -247,11 +289,12 @@ def _missing(evidence: Evidence, account: Account) -> Iterator[str]:
 
 
 def _why_last(evidence: Evidence, last: Sequence[int], spread: Tensor) -> str:
+    them, their = ("them", "their") if len(last) > 1 else ("it", "its")
     if not set(last) & set(evidence.read):
-        return "the loop never reads them. Take up the rest that fills no window"
+        return f"the loop never reads {them}. Take up the rest that fills no window"
     if spread[list(last)].any():
-        return "no update follows their backward. Update once more at the end"
-    return "no backward takes up their loss. Settle the rest at the end of the stream"
+        return f"no update follows {their} backward. Update once more at the end"
+    return f"no backward takes up {their} loss. Settle the rest at the end of the stream"
 
 
 def _strangers(evidence: Evidence, widest: str) -> Iterator[str]:
@@ -265,7 +308,8 @@ def _strangers(evidence: Evidence, widest: str) -> Iterator[str]:
 
 
 def _padded(evidence: Evidence) -> Iterator[str]:
-    counted = [p for use in evidence.uses if use.reached for p in use.reached if p in evidence.padded]
+    uses = chain.from_iterable(evidence.uses.values())
+    counted = [p for use in uses for p in use.reached if p in evidence.padded]
     if counted:
         steps = [place // evidence.rows for place in counted]
         yield (

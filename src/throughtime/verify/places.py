@@ -10,6 +10,11 @@ import torch
 from throughtime.shapes import Tensor
 
 
+def known(calls: Sequence[Tensor]) -> set[int]:
+    """The places that calls read."""
+    return {place for call in calls for place in call.flatten().tolist() if place >= 0}
+
+
 class Places:
     """Finds the steps of a stream by their values. Place t B + b is step t of row b.
 

@@ -59,7 +59,7 @@ class Tape:
 
     places    finds stream places in what modules are called with; None: `calls`, of an earlier run, tells them.
     first     the place whose uses the first entry of the weights' gradient counts.
-    calls     the places (n, rows) of every call of a recurrent module.
+    calls     the places (n, rows) of every call of a recurrent module; UNKNOWN for other data under no_grad.
     events    backward, step, clip, in their order.
     updates   what the optimizer was given at each of its steps, by place.
     spread    what backward wrote, whether or not an optimizer took it, by place.
@@ -110,6 +110,9 @@ class Tape:
         if part is not None and rows == 1 != part.shape[1]:
             part = part[:, :1]
         if part is None or part.shape != (steps, rows):
+            if not torch.is_grad_enabled():
+                self.calls.append(torch.full((steps, rows), UNKNOWN))
+                return self.calls[-1]
             raise ValueError(
                 f"module must be called with steps of x as they stand there; {name} got {steps} x {rows} others. "
                 "Give x in the form in which the module reads it."
@@ -280,8 +283,7 @@ def _step(
 def _as_state(out: Tensor, places: Sequence[int], width: int) -> Tensor:
     """A state that names its places and hands its error to outputs."""
     weigh = _unit(out.shape[-1], out)[:, None] * pattern(width, out).double()
-    carried = (out - out.detach()) @ weigh.to(out)
-    return carried + _name_places(places, width, out)
+    return (out - out.detach()) @ weigh.to(out) + _name_places(places, width, out)
 
 
 def _layer_forward(name: str, part: Any, tape: Tape) -> Callable[..., Any]:
