@@ -214,9 +214,12 @@ def test_a_budget_has_one_spelling_in_records(text: Any) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read as Linux tells it")
 @pytest.mark.parametrize(("cell", "layers", "memory"), [("gru", 1, "16MB"), ("lstm", 2, "32MB"), ("elman", 1, "none")])
-def test_the_peak_is_within_a_tenth_of_the_prediction(cell: str, layers: int, memory: str) -> None:
+def test_the_peak_is_within_a_tenth_or_a_page_of_the_prediction(cell: str, layers: int, memory: str) -> None:
     script = Path(__file__).parent.parent / "benchmarks" / "budget.py"
     flags = [f"--cell={cell}", f"--layers={layers}", f"--memory={memory}", "--steps=20000", "--units=128", "--json"]
     run = subprocess.run([sys.executable, str(script), *flags], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert 0.9 <= json.loads(run.stdout)["measured / predicted"] <= 1.1
+    found = json.loads(run.stdout)
+    predicted = found["peak"] / found["measured / predicted"]
+    huge = 2.2e6  # where memory begins decides whether one more huge page of 2 MiB is touched
+    assert abs(found["peak"] - predicted) <= max(0.1 * predicted, huge)
