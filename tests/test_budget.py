@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from throughtime.chunk import Chunk
+from throughtime.cli import main
 from throughtime.credit import BPTT, Estimate, credit_named, spell_credit
 from throughtime.credit import bptt as module
 from throughtime.credit.checkpoint import operations
@@ -223,3 +224,14 @@ def test_the_peak_is_within_a_tenth_or_a_page_of_the_prediction(cell: str, layer
     predicted = found["peak"] / found["measured / predicted"]
     huge = 2.2e6  # where memory begins decides whether one more huge page of 2 MiB is touched
     assert abs(found["peak"] - predicted) <= max(0.1 * predicted, huge)
+
+
+def test_the_command_line_says_the_plan_and_leaves_nothing_of_a_budget_too_small(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", "--text", "to be or not to be, that is the question " * 9, "--split", "none", "--updates", "1"]
+    assert main([*given, "--credit", "bptt:memory=1kB", "--run", str(tmp_path / "a")]) == 2
+    assert "memory must be at least" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    assert main([*given, "--credit", "bptt:memory=500MB", "--run", str(tmp_path / "b")]) == 0
+    assert "exact gradient through" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from throughtime.cells import cell_named, cells
 from throughtime.cli.fitting import Job, fit, prepare, read_text, reading, restore, text_of, text_section
 from throughtime.cli.options import Options, given
 from throughtime.cli.progress import Progress
+from throughtime.credit import BPTT
 from throughtime.data import Text
 from throughtime.data.vocabulary import words
 from throughtime.inference import evaluate as evaluate_chunks
@@ -49,6 +50,9 @@ def train(files: tuple[str, ...], string: str | None, options: Options, folder: 
     path = Path(folder) if folder else free_folder(files, string or section.get("shipped"))
     progress = progress_of(job, json=json)
     progress.note(announcement(job, path))
+    if isinstance(job.credit, BPTT) and job.credit.memory is not None:
+        steps = -(-(len(text.part()) - 1) // job.chunks.streams)
+        progress.note(str(job.credit.plan(job.net, steps, job.chunks.streams)))  # a budget too small ends it here
     return _learn(job, path, progress, resume=False)
 
 
