@@ -126,7 +126,7 @@ template <class S, template <class> class CellOf> struct Backward {
     }
 
     // Carry delta from step t1 - 1 to t0 through a part.
-    void carry(const Part<S>& part, const Room& mine, const Piece& piece, int thread) const {
+    void carry(const Part<S>& part, const Room& mine, const Piece& piece) const {
         const Order& order = layer.order;
         int64_t t0 = piece.t0;
         long line = 0;
@@ -140,14 +140,14 @@ template <class S, template <class> class CellOf> struct Backward {
                 long row = first + position;
                 S* d = piece.d + row * layer.d_stride;
                 const S* before = h_before(t, b);
-                if (part.together == 1 || row % part.together == thread) {
+                if (part.together == 1 || row % part.together == part.thread) {
                     place(piece.before, row, before, 1, layer.H);
                     if (piece.x.data) place(piece.x, row, layer.x_at(t, b), it.x_i, layer.I);
                 }
                 step_back(part, mine, {t, t0, line + r, position, b}, mine.dh + r * layer.h_stride, mine.dc + r * layer.h_stride, before, d);
                 mine.rows[r] = d;
             }
-            barrier(part.together);
+            layer.meet(part);
             gemm(mine.rows, 1, running, mine.W_h, {mine.dh, layer.h_stride}, mine.dh, layer.h_stride);
             if (it.reset)
                 for (long r = 0; r < running; ++r)
@@ -349,7 +349,7 @@ template <class S, template <class> class CellOf> struct Backward {
         int64_t chunks = ceil_div(it.T, layer.chunk);
         for (int64_t index = chunks; index-- > 0;) {
             Piece piece = piece_of(all, index);
-            if (!alone || thread == 0) carry(part, mine, piece, thread);
+            if (!alone || thread == 0) carry(part, mine, piece);
             else if (index + 1 < chunks) weigh(thread - 1, threads - 1, mine, all, piece_of(all, index + 1));
             barrier(threads);
             if (!alone || index == 0) weigh(thread, threads, mine, all, piece);
@@ -357,7 +357,7 @@ template <class S, template <class> class CellOf> struct Backward {
     }
 
     static void run(const Sweep& it, const Gradients& to) {
-        Layer<S, CellOf> layer(it);
+        Layer<S, CellOf> layer(it, true);
         Backward backward{layer, it, to};
         int threads = layer.threads_for(it);
         Layout count{nullptr, 0};

@@ -92,7 +92,7 @@ template <class S, template <class> class CellOf> struct Forward {
                           layer.Hp);
             copy(layer.y_at(t, layer.order.row[position]) + part.first, h, part.real);
         }
-        barrier(part.together);
+        layer.meet(part);
     }
 
     void end(const Part<S>& part, const Room& mine) const {
@@ -108,7 +108,7 @@ template <class S, template <class> class CellOf> struct Forward {
     }
 
     static void run(const Sweep& it) {
-        Layer<S, CellOf> layer(it);
+        Layer<S, CellOf> layer(it, false);
         Forward forward{layer, it};
         int threads = layer.threads_for(it);
         Layout count{nullptr, 0};

@@ -14,7 +14,7 @@ constexpr int panel_vectors = 4, accumulators = 24;  // 32 registers
 constexpr int panel_vectors = 2, accumulators = 12;  // 16 registers
 #endif
 constexpr int tile_rows = 6;
-constexpr int block_bytes = 16 * 1024;  // of a panel that stay in L1 while rows pass by
+constexpr int block_bytes = (THROUGHTIME_BYTES == 64 ? 32 : 16) * 1024;  // of a panel that stay in L1 while rows pass by
 
 template <class S> constexpr int panel_columns = panel_vectors * lanes<S>;
 template <class S> constexpr long block_steps = block_bytes / (panel_vectors * THROUGHTIME_BYTES);

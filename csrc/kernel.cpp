@@ -26,6 +26,10 @@ size_t kept_bytes(const Sweep& it, bool is_double) {
     return dispatch(it, is_double, [&](auto* engine) { return engine->kept_bytes(it); });
 }
 
+const char* plan(const Sweep& it, bool is_double) {
+    return dispatch(it, is_double, [&](auto* engine) { return engine->plan(it); });
+}
+
 void forward(const Sweep& it, bool is_double) {
     dispatch(it, is_double, [&](auto* engine) { engine->forward(it); });
 }
@@ -70,12 +74,13 @@ void pack(const Online& it, void* packed, const Unpacked& to, bool out, bool is_
 
 // Chains of products as many as hide the latency of one.
 double flops_of_one_thread() {
-    constexpr int chains = 10;
+    constexpr int chains = 12;
     constexpr long rounds = 30000000;  // long enough for the clock that a processor keeps up, not the one it starts with
-    V<float> sum[chains] = {}, a = all(0.999f), b = all(1e-3f);
+    V<float> sum[chains], a = all(0.999f), b = all(1e-3f);
+    for (int chain = 0; chain < chains; ++chain) sum[chain] = all(float(chain));  // equal ones would be made one
     double start = seconds();
     for (long round = 0; round < rounds; ++round)
-#pragma GCC unroll 10
+#pragma GCC unroll 12
         for (int chain = 0; chain < chains; ++chain) sum[chain] = fma(sum[chain], a, b);
     double time = seconds() - start;
     float total = 0;
@@ -99,7 +104,7 @@ double peak(int threads) {
 }  // namespace
 
 extern const Kernel THROUGHTIME_KERNEL;
-const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, forward,
-                                   backward,        lags,             online_sizes, learn,   predict, pack, peak};
+const Kernel THROUGHTIME_KERNEL = {THROUGHTIME_NAME, THROUGHTIME_BYTES, kept_bytes, plan, forward, backward,
+                                   lags,            online_sizes,      learn,      predict, pack, peak};
 
 }  // namespace throughtime

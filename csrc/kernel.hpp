@@ -122,6 +122,7 @@ struct Kernel {
     const char* name;
     int bytes;  // of a vector
     size_t (*kept_bytes)(const Sweep&, bool is_double);
+    const char* (*plan)(const Sweep&, bool is_double);  // what its threads do, in words; nothing but sizes is read
     void (*forward)(const Sweep&, bool is_double);
     void (*backward)(const Sweep&, const Gradients&, bool is_double);
     void (*lags)(const Lags&, bool is_double);

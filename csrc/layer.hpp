@@ -30,7 +30,7 @@ template <class S> struct Part {
     long pre_stride;     // of a row of pre-activations
     Packed<S> W_h, W_x;  // transposed, its columns only, for products from the left
     S* bias;             // Cell::rows rows of `units`
-    int together;        // threads that have units of the same rows
+    int thread, together;  // of the threads that have units of the same rows
 };
 
 template <class S, template <class> class CellOf> struct Layer {
@@ -46,13 +46,14 @@ template <class S, template <class> class CellOf> struct Layer {
     S* W_h;                   // room for packed weights
     S* W_x;
     S* zeros;  // as long as any row of a product that starts from nothing, or of states
+    Meeting meeting;
     Order order;
 
-    explicit Layer(const Sweep& sweep) : it(sweep), H(sweep.H), Hp(round_up(sweep.H, L)), I(sweep.I) {
+    Layer(const Sweep& sweep, bool back) : it(sweep), H(sweep.H), Hp(round_up(sweep.H, L)), I(sweep.I) {
         d_stride = stride_of<S>(Cell::rows * Hp);
         h_stride = stride_of<S>(Hp);
         chunk = chunk_steps(sweep);
-        divided = divides(sweep);
+        divided = divides(sweep, back);
     }
 
     // ------------------------------------------------------------------ plans
@@ -63,20 +64,30 @@ template <class S, template <class> class CellOf> struct Layer {
     }
 
     // Whether threads divide the units: each then reads only its part of W_h, and waits for the others at every step.
-    // That pays where rows are few, W_h is larger than the cache that is near, and the cores are near each other; with more
-    // rows a thread that is held up for a moment costs all of them more than W does.
-    static bool divides(const Sweep& it) {
+    // That pays where W_h is larger than the caches of a core, or rows are few and reading it takes longer than the wait;
+    // the wider the vectors, the faster it is read. Going back, the others have dW to sum where one thread walks alone.
+    static bool divides(const Sweep& it, bool back) {
+        constexpr bool wide = THROUGHTIME_BYTES == 64;
         double bytes = double(Cell::gates) * it.H * it.H * sizeof(S), wait = 4, bytes_per_ns = 20;
-        bool large = bytes > (it.B == 1 ? 40e3 : 200e3), few = it.B <= 2 * it.threads;
-        return large && few && threads_for(it) > 1 && bytes / 2 / bytes_per_ns > wait * recent_latency();
+        double one = !wide ? 40e3 : back ? 300e3 : 150e3, few = wide ? 2 * one : 200e3, many = 2.5e6;
+        double enough = it.B == 1 ? one : it.B <= 2 * it.threads ? few : many;
+        return bytes > enough && threads_for(it) > 1 && bytes / 2 / bytes_per_ns > wait * recent_latency();
     }
     bool by_units(int threads) const { return divided && threads > 1 && Hp / line >= threads; }
+
+    // What the threads do forward, if all of them are granted.
+    static const char* plan(const Sweep& it) {
+        int threads = threads_for(it);
+        if (threads == 1) return "only one needed";
+        if (Layer(it, false).by_units(threads)) return "each with units of its own in every row";
+        return it.B == 1 ? "one walks, the others project inputs and sum dW" : "each with rows of its own";
+    }
 
     Part<S> part_of(int thread, int threads) const {
         Part<S> part{};
         bool apart = by_units(threads);
         auto begin_of = [&](int which) { return which < threads ? Hp * which / threads / line * line : Hp; };
-        part.together = apart ? threads : 1;
+        part.thread = apart ? thread : 0, part.together = apart ? threads : 1;
         part.share = apart ? Share{0, 1, !it.lengths, it.B} : Share{thread, threads, !it.lengths, it.B};
         part.first = apart ? begin_of(thread) : 0;
         part.units = (apart ? begin_of(thread + 1) : Hp) - part.first;
@@ -108,13 +119,18 @@ template <class S, template <class> class CellOf> struct Layer {
         W_h = memory.take<S>(Cell::gates * Hp * H);
         W_x = memory.take<S>(Cell::gates * Hp * I);
         zeros = memory.take<S>(zeros_count());
+        meeting.counts = memory.take<uint32_t>(it.threads * Meeting::line);
     }
     long zeros_count() const { return most(most(round_up(I, L), panel_columns<S>), Hp); }
 
     void fill() {
         order.fill(it);
         clear(zeros, zeros_count());
+        for (int i = 0; i < it.threads * Meeting::line; ++i) meeting.counts[i] = 0;
     }
+
+    // The threads that have units of the same rows wait for each other.
+    void meet(const Part<S>& part) const { meeting.meet(part.thread, part.together); }
 
     void pack(const Part<S>& part) const {
         const Share& share = part.share;

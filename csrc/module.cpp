@@ -78,6 +78,14 @@ Task task(int cell, int phi, double alpha, bool is_double, std::vector<int64_t> 
     return it;
 }
 
+std::string plan(int cell, bool is_double, std::vector<int64_t> sizes, int threads) {
+    Sweep it{};
+    it.cell = CellKind(cell);
+    it.T = sizes.at(0), it.B = sizes.at(1), it.I = sizes.at(2), it.H = sizes.at(3);
+    it.threads = threads < 1 ? 1 : threads;
+    return chosen.load()->plan(it, is_double);
+}
+
 nb::object forward(Task it, std::vector<Pointer> last, int keep) {
     for (size_t slot = 0; slot < last.size() && slot < 2; ++slot) it.last[slot] = reinterpret_cast<void*>(last[slot]);
     const Kernel* kernel = chosen;
@@ -199,6 +207,7 @@ NB_MODULE(_native, module) {
     nb::class_<Task>(module, "Task");
     nb::class_<Kept>(module, "Kept").def_prop_ro("bytes", [](const Kept& kept) { return kept.block.size(); });
     module.def("task", &task, "Describe one layer in one direction; pointers as integers, 0 for none.");
+    module.def("plan", &plan, "What the threads do in a layer of these sizes, T, B, I, H.");
     module.def("forward", &forward, "Run a task; returns what backward needs, None where nothing is kept.");
     module.def("backward", &backward, "Run a task's backward; each gradient with a pointer is written.");
     module.def("lags", &lags, nb::call_guard<nb::gil_scoped_release>(), "Carry errors back over h lags at once.");

@@ -17,6 +17,7 @@ namespace {
 
 template <class S, template <class> class CellOf> struct Engine {
     static size_t kept_bytes(const Sweep& it) { return Layer<S, CellOf>::kept_bytes(it); }
+    static const char* plan(const Sweep& it) { return Layer<S, CellOf>::plan(it); }
     static void forward(const Sweep& it) { Forward<S, CellOf>::run(it); }
     static void backward(const Sweep& it, const Gradients& to) { Backward<S, CellOf>::run(it, to); }
 };

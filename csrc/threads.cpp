@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <thread>
 
 namespace throughtime {
 
@@ -17,6 +18,8 @@ bool has_openmp() {
 double seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+void give_way() { std::this_thread::yield(); }
 
 static void relax() {
 #if defined(__x86_64__)

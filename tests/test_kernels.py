@@ -124,6 +124,25 @@ def test_memory_is_named() -> None:
     )
 
 
+@pytest.mark.skipif(not (native.MISSING or native._native.openmp()), reason="built for one thread")
+@pytest.mark.parametrize(
+    ("sizes", "batch_first", "role"),
+    [
+        ((4, 2, 3, 5), False, "only one needed"),
+        ((100, 1, 3, 40), False, "one walks, the others project inputs and sum dW"),
+        ((1, 100, 3, 40), True, "one walks, the others project inputs and sum dW"),
+        ((100, 20, 3, 40), False, "each with rows of its own"),
+    ],
+)
+def test_why_says_what_the_threads_do(
+    sizes: tuple[int, int, int, int], batch_first: bool, role: str, threads: None
+) -> None:
+    torch.set_num_threads(2)
+    a, b, I, H = sizes
+    layer = layers.GRU(I, H, batch_first=batch_first)
+    assert f"2 threads, {role}, keeps" in kernels.why(layer, torch.zeros(a, b, I))
+
+
 def test_why(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
     torch.set_num_threads(2)
     layer = layers.LSTM(3, 5)

@@ -57,11 +57,11 @@ def test_threads_change_nothing(
 @few_cells
 @memories
 @pytest.mark.parametrize(("ids", "count"), [(False, 2), (True, 3)])
-@pytest.mark.parametrize("sizes", [(7, 4, 3, 326), (40, 1, 5, 163), (530, 1, 5, 101)])
+@pytest.mark.parametrize("sizes", [(7, 4, 3, 326), (40, 1, 5, 163), (530, 1, 5, 101), (3, 14, 3, 326)])
 def test_units_dealt_to_threads(
     name: str, memory: str, ids: bool, count: int, sizes: tuple[int, int, int, int], threads: None
 ) -> None:
-    """Few rows and large weights: each thread makes its own units of every row."""
+    """Few rows, or very large weights: each thread makes its own units of every row."""
     torch.set_num_threads(count)
     case = Case(name, sizes)
     T, B, I, _ = sizes

@@ -137,9 +137,14 @@ def why(layer: torch.nn.Module, x: Tensor | None = None, *, reset: bool = False,
         return choice.why
     if x is None and memory == "auto":
         return f"{choice.why}, keeps gates up to {native.GATES_AT_MOST // 2**20} MB, then states"
-    steps = 0 if x is None else x.shape[:-1].numel() if x.is_floating_point() else x.numel()
     H: Any = getattr(layer, "hidden_size", None) or layer.units
-    return f"{choice.why}, keeps {native.keeps(memory, cell, steps, H, weights[0].dtype)}"
+    if x is None:
+        return f"{choice.why}, keeps {native.keeps(memory, cell, 0, H, weights[0].dtype)}"
+    shape = x.shape[:-1] if x.is_floating_point() else x.shape
+    T, B = (*shape, 1)[:2] if not getattr(layer, "batch_first", False) or len(shape) == 1 else shape[::-1]
+    roles = native.roles(cell, (T, B, weights[0].shape[1], H), weights[0].dtype)
+    keeps = native.keeps(memory, cell, shape.numel(), H, weights[0].dtype)
+    return ", ".join(part for part in (choice.why, roles, f"keeps {keeps}") if part)
 
 
 def check_ids(name: str, ids: Tensor, size: int) -> None:

@@ -102,6 +102,12 @@ def plan() -> str:
     return f"{_native.instruction_set()}, {threads} thread{'s' * (threads > 1)}"
 
 
+def roles(cell: Cell, sizes: tuple[int, int, int, int], dtype: torch.dtype) -> str:
+    """What each of several threads does in a layer of these sizes, T, B, I, H; empty for one thread."""
+    threads = torch.get_num_threads() if _native.openmp() else 1
+    return _native.plan(CELLS[type(cell)], dtype is torch.float64, sizes, threads) if threads > 1 else ""
+
+
 def keeps(memory: str, cell: Cell, steps: int, H: int, dtype: torch.dtype) -> str:
     """What is kept where a gradient is wanted, gates or states; steps are those of all rows, T B."""
     if memory != "auto":
