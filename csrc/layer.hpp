@@ -18,10 +18,11 @@
 namespace throughtime {
 namespace {
 
-constexpr long chunk_rows = 512;        // rows of D that one chunk of the backward pass makes, about
 constexpr long small_work = 200 * 1000;  // products below which a second thread costs more than it brings
 
-TT_INLINE long chunk_steps(const Sweep& it) { return least(most(1, chunk_rows / most(it.B, 1)), most(it.T, 1)); }
+// Rows of D that one chunk of the backward pass makes, about: few save memory, many read a large dW more seldom.
+TT_INLINE long chunk_rows(const Sweep& it) { return it.H > 256 ? 256 : 128; }
+TT_INLINE long chunk_steps(const Sweep& it) { return least(most(1, chunk_rows(it) / most(it.B, 1)), most(it.T, 1)); }
 
 template <class S> struct Part {
     Share share;         // its rows

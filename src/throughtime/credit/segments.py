@@ -35,8 +35,8 @@ OVERHEAD = 1024
 RANDOM = 5056 + OVERHEAD
 """Bytes of the state of torch's random numbers on the CPU."""
 VECTORS = {"avx512": 64, "avx2": 32}
-PAGE, HUGE, CHUNK_ROWS, AHEAD, STRIP = 4096, 2 * 2**20, 512, 2**18, 16
-"""Of csrc: bytes of a vector, of a page, of a huge one; rows of a backward chunk; bytes that a thread projects ahead,
+PAGE, HUGE, AHEAD, STRIP = 4096, 2 * 2**20, 2**18, 16
+"""Of csrc: bytes of a vector, of a page, of a huge one; bytes that a thread projects ahead,
 twice; units whose dW a thread makes at a time."""
 
 
@@ -156,11 +156,16 @@ def _width(H: int, e: int) -> int:
     return -(-H // lanes) * lanes
 
 
+def _chunk_steps(streams: int, H: int) -> int:
+    """The steps of a chunk of the backward pass, as csrc/layer.hpp has them."""
+    return max(1, (256 if H > 256 else 128) // streams)
+
+
 def _kept_block(cell: Cell, keep: str, steps: int, streams: int, H: int, e: int) -> int:
     """What one layer keeps beside its outputs."""
     if keep == "gates":
         return _block(steps * streams * native.KEPT[type(cell)] * _width(H, e) * e)
-    chunks = -(-steps // max(1, CHUNK_ROWS // streams))
+    chunks = -(-steps // _chunk_steps(streams, H))
     return _block(chunks * streams * _width(H, e) * e * (cell.slots > 1))
 
 
@@ -170,7 +175,7 @@ def _workspaces(cell: Cell, keep: str, steps: int, streams: int, H: int, I: int,
     width = (cell.gates + isinstance(cell, GRU)) * Hp
     packed = cell.gates * Hp * (H + I) * e
     forward = packed + 2 * threads * min(AHEAD, steps * streams * width * e) + 16 * steps
-    rows = min(steps, max(1, CHUNK_ROWS // streams)) * streams
+    rows = min(steps, _chunk_steps(streams, H)) * streams
     backward = packed + cell.gates * Hp * (Hp + I * dx) * e + 2 * rows * (width + Hp + I) * e + 16 * steps
     backward += threads * rows * STRIP * e
     if keep == "states" and native.KEPT[type(cell)]:
