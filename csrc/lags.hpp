@@ -56,6 +56,8 @@ template <class S> struct LagSweep {
     // G_{k+1} of the rows from `from` to `until`, which asks for G_k of those B further on; `own` are those of this thread.
     void block(const Room& mine, const Packed<S>& W_h, long from, long until, long own) const {
         auto ahead = [&](int slot, long row) { return row < own ? G(slot, row) : mine.ahead[slot] + (row - own) * H; };
+        const S* e = static_cast<const S*>(it.errors);
+        bool straight = it.S == 1 && !it.ds[0][0] && it.gamma == 1 && H == Hp;  // the product is all that is added to e
         for (long n = from; n < until; ++n) {
             long r = n - from, m = n + B;
             S* d = mine.d + r * mine.d_stride;
@@ -63,17 +65,19 @@ template <class S> struct LagSweep {
             for (long gate = 0; gate < it.G; ++gate)
                 for (int slot = 0; slot < it.S; ++slot)
                     multiply(d + gate * Hp, factor(it.dv[slot], m, it.G * H) + gate * H, ahead(slot, m), H, slot > 0);
-            pointwise(mine.back + r * mine.h_stride, 0, m, ahead);
+            if (!straight) pointwise(mine.back + r * mine.h_stride, 0, m, ahead);
         }
-        gemm(mine.rows, 1, until - from, W_h, {mine.back, mine.h_stride}, mine.back, mine.h_stride);
+        if (straight) gemm(mine.rows, 1, until - from, W_h, {e + from * H, H}, G(0, from), H);
+        else gemm(mine.rows, 1, until - from, W_h, {mine.back, mine.h_stride}, mine.back, mine.h_stride);
         for (long n = from; n < until; ++n) {
             bool restarts = it.reset && it.reset[n + B];
-            const S* e = static_cast<const S*>(it.errors) + n * H;
             const S* back = mine.back + (n - from) * mine.h_stride;
             S gamma = S(it.gamma);
             if (it.S > 1) second(mine, n, restarts, ahead);
             S* to = G(0, n);
-            for (long i = 0; i < H; ++i) to[i] = restarts ? e[i] : e[i] + gamma * back[i];
+            if (restarts) copy(to, e + n * H, H);
+            else if (!straight)
+                for (long i = 0; i < H; ++i) to[i] = e[n * H + i] + gamma * back[i];
         }
     }
 

@@ -95,7 +95,7 @@ class ParallelBPTT(Credit):
         trace, state = read(net, new, memory.state)
         if memory.trace is not None:
             trace = follow(memory.trace, trace, None)
-        estimate = carry(net, loss, trace, new, partial(_through_lags, self, new.steps))
+        estimate = carry(net, loss, trace, new, partial(through_lags_at_once, self, new.steps))
         return estimate, Past(state, last_steps(trace, self.h - 1) if self.h > 1 else None)
 
 
@@ -234,7 +234,7 @@ def _carry_back(layer: Factors, space: Space, start: int, cuts: Tensor | None, g
             back.masked_fill_(cuts[start:], 0)
 
 
-def _through_lags(
+def through_lags_at_once(
     credit: ParallelBPTT, new: int, net: Network, trace: Trace, dh: Tensor, grads: dict[int, Tensor]
 ) -> Tensor:
     """As through_layers, h steps back from each of the new steps."""
