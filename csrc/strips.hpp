@@ -93,7 +93,7 @@ template <class S> static void back(const S* W, long stride, long columns, long 
     constexpr int L = lanes<S>;
     long j = 0;
     for (; j + 8 * L <= columns; j += 8 * L) add_rows<S, 8, 1>(W + j, stride, rows, d, dz + j);
-    for (; j + 4 * L <= columns; j += 4 * L) add_rows<S, 4, 2>(W + j, stride, rows, d, dz + j);
+    for (; j + 4 * L <= columns; j += 4 * L) add_rows<S, 4, THROUGHTIME_BYTES == 64 ? 4 : 2>(W + j, stride, rows, d, dz + j);
     for (; j < columns; j += L) add_rows<S, 1, 8>(W + j, stride, rows, d, dz + j);
 }
 
@@ -163,7 +163,8 @@ static void weigh(const S* d, long d_stride, long rows, const S* z, long z_strid
                   long at, long stride) {
     constexpr int L = lanes<S>;
     for (long j = 0; j < columns;) {
-        int wide = int(least(strip_vectors, (columns - j) / L));
+        long left = (columns - j) / L;
+        int wide = int(ceil_div(left, ceil_div(left, strip_vectors)));  // 3 and 3, not 4 and 2, whose sums are too few
         for (long i = 0; i < rows; i += strip_rows) {
             long to = at + i * stride + j;
             if (wide == strip_vectors) strip<S, strip_vectors>(d + i, d_stride, z + j, z_stride, n, rule, to, stride);
