@@ -16,6 +16,7 @@
 #include "pool.hpp"
 #include "rows.hpp"
 #include "strips.hpp"
+#include "threads.hpp"
 
 namespace throughtime {
 namespace {
@@ -96,6 +97,7 @@ template <class S, template <class> class CellOf> struct Learner {
         Block block(count.at + size_t(learner.z_stride + learner.v_stride) * sizeof(S) + 128);
         Layout scratch{static_cast<char*>(block.data()), 0};
         learner.lay_scratch(scratch);
+        FlushTiny flush;
         with(learner, scratch);
     }
 
