@@ -1,4 +1,7 @@
-"""Audit of a plain PyTorch loop, and of the popular recipe that goes back k2 steps every k1: python audit_pytorch.py"""
+"""Audit of a plain PyTorch loop, and of the popular recipe that goes back k2 steps every k1: python audit_pytorch.py
+
+Or one of them: throughtime audit audit_pytorch.py, throughtime audit audit_pytorch.py:audit_recipe
+"""
 
 from __future__ import annotations
 
@@ -67,8 +70,17 @@ def recipe(model: nn.Module, x: Tensor, y: Tensor, k1: int = 1, k2: int = 3) -> 
             optimizer.step()
 
 
+def audit() -> Any:
+    """What the command calls."""
+    return tt.audit(train, Model(), torch.randn(STEPS, ROWS, 3), torch.randn(STEPS, ROWS, 1))
+
+
+def audit_recipe() -> Any:
+    """The same of the recipe."""
+    return tt.audit(recipe, Stepwise(), torch.randn(9, ROWS, 3), torch.randn(9, ROWS, 1))
+
+
 if __name__ == "__main__":
-    x, y = torch.randn(STEPS, ROWS, 3), torch.randn(STEPS, ROWS, 1)
-    print(tt.audit(train, Model(), x, y))
+    print(audit())
     print()
-    print(tt.audit(recipe, Stepwise(), x[:9], y[:9]))
+    print(audit_recipe())

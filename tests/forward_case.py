@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from credit_case import CELLS, DOUBLE, A, B, H, I, network
+from credit_case import stream as numbers
 from torch import Tensor
 
 from throughtime.chunk import Chunk
@@ -12,23 +12,14 @@ from throughtime.credit import RFLO, RTRL, UORO, Credit, Estimate, SnAp
 from throughtime.nets import Network
 from throughtime.verify.credit import compare
 
-DOUBLE = torch.float64
-B, I, H, A = 3, 2, 4, 5
-CELLS = ["elman", "elman:phi=relu", "elman:phi=sigmoid", "elman:phi=identity", "gru", "lstm", "ctrnn:alpha=0.3"]
+__all__ = ["CELLS", "DOUBLE", "A", "B", "H", "I", "network"]
 LIBRARYS_OWN: list[Credit] = [SnAp(), SnAp(3), RFLO(), RFLO(feedback=1), UORO()]
 EVERY: list[Credit] = [RTRL(), *LIBRARYS_OWN]
 
 
-def network(cell: str = "gru", **options: Any) -> Network:
-    return Network(cell, **{"inputs": I, "units": H, "outputs": A} | options).double()
-
-
 def stream(steps: int, rows: int = B, axes: int = 3, restarts: float = 0.2) -> Chunk:
-    """Numbers in and out, weights of 0 and between 0 and 1 on the errors, restarts in mid-row."""
-    shape = (steps, rows, A)[:axes]
-    mask = torch.rand(shape, dtype=DOUBLE) * (torch.rand(shape) < 0.7)
-    x, y = torch.randn(steps, rows, I, dtype=DOUBLE), torch.randn(steps, rows, A, dtype=DOUBLE)
-    return Chunk(x, y, mask, torch.rand(steps, rows) < restarts, end=True)
+    """Numbers in and out, with a weight for every output."""
+    return numbers(steps, rows, axes, restarts)
 
 
 def text(steps: int, rows: int = B) -> Chunk:

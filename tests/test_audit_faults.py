@@ -1,184 +1,201 @@
-"""Audit of loops that are hard to tell: what is said of them is true, or they are refused with a sentence."""
+"""Audit of loops with a planted fault: each gives its sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
+from audit_case import (
+    CHUNKS,
+    CellModel,
+    K,
+    Loop,
+    Model,
+    assert_right,
+    chunked,
+    detach,
+    handed_back,
+    keep,
+    replayed,
+    run,
+    squared,
+    stream,
+)
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader, TensorDataset
 
-from throughtime.verify.audit import Audit, audit
-
-T, B, I, H, K = 12, 2, 3, 5, 4
-Loop = Callable[..., Any]
-
-
-class Model(nn.Module):
-    def __init__(self, kind: type = nn.GRU, layers: int = 1) -> None:
-        super().__init__()
-        self.rnn = kind(I, H, layers)
-        self.fc = nn.Linear(H, 1)
-
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        h, state = self.rnn(x, state)
-        return self.fc(h), state
+from throughtime.verify.audit import audit
 
 
-def detach(state: Any) -> Any:
-    return state.detach() if isinstance(state, Tensor) else tuple(part.detach() for part in state)
+def test_recipe_that_gives_0_288_for_0_108() -> None:
+    """x_t = w x_{t-1}, w = 0.2, x_0 = 0.9: d x_3 / dw is 3 w^2 x_0 = 0.108. Each use that an error x_t reaches adds
+    w^(t-1) x_0; the recipe's third update adds up to 0.288."""
+    report = run(handed_back(1, 3), CellModel())
+    third = report.updates[2][:3, :3].sum(1)
+    x_0, w = 0.9, 0.2
+    assert float(sum(third[t] * w**t * x_0 for t in range(3))) == pytest.approx(0.288, abs=0.002)
+    assert third[2] * w**2 * x_0 == pytest.approx(0.108, abs=0.002)
+    assert any("taken up again" in said or "handed back without being cleared" in said for said in report.findings)
+    assert "Errors are counted up to 2 times" in report.findings[0]
 
 
-def chunked(
-    cut: Callable[[Any], Any] = detach, term: Callable[[nn.Module], Any] = lambda model: 0.0, retain: bool = False
-) -> Loop:
-    """Chunks with the state carried on; what cuts the state, and a term of the loss, can be changed."""
+def test_tensor_split_makes_k_pieces() -> None:
+    report = run(chunked(pieces=lambda x: x.tensor_split(K)))
+    assert any("cut into 4 pieces, of 4 and 3 steps, in place of pieces of one length" in f for f in report.findings)
+    x, y = stream(12)
+    report = audit(chunked(pieces=lambda x: x.tensor_split(K)), Model(), x, y, expect=(K, K))
+    assert report.name == "BPTT(3; 3)"
+    assert report.findings[0].startswith("This is BPTT(3; 3) in place of BPTT(4; 4). The stream is cut into 4 pieces")
+
+
+def test_off_by_one_against_what_is_expected() -> None:
+    assert run(replayed(5, 1), expect=(4, 1)).findings == ("This is BPTT(5; 1) in place of BPTT(4; 1).",)
+    assert run(replayed(4, 1), expect=(4, 1)).findings == ()
+
+
+FAULTS: dict[str, tuple[Loop, type, str]] = {
+    "h not detached": (chunked(cut=keep), nn.GRU, "The state is not detached before the next window begins"),
+    "c not detached": (
+        chunked(cut=lambda s: (s[0].detach(), s[1])),
+        nn.LSTM,
+        "c of the LSTM is not detached where the other states are",
+    ),
+    "h not detached, but c": (
+        chunked(cut=lambda s: (s[0], s[1].detach())),
+        nn.LSTM,
+        "h of the LSTM is not detached where the other states are",
+    ),
+    "state restarts": (chunked(cut=lambda s: None), nn.LSTM, "The state restarts at every batch: at steps 4, 8 and 12"),
+    "output detached": (
+        chunked(loss=lambda p, y: squared(p.detach().requires_grad_(), y)),
+        nn.RNN,
+        "No error reaches the recurrent weights: the output is detached",
+    ),
+    "mean over chunk": (
+        chunked(loss=nn.functional.mse_loss),
+        nn.RNN,
+        "The errors at steps 12 to 13 weigh 2 times what others do: the loss is the mean over each chunk",
+    ),
+    "last step alone": (
+        chunked(loss=lambda p, y: squared(p[-1], y[-1]), pieces=lambda x: x[:12].split(K)),
+        nn.RNN,
+        "Only the error at the last of every 4 steps is counted",
+    ),
+    "tail dropped": (
+        chunked(pieces=lambda x: x[: len(x) // 5 * 5].split(5)),
+        nn.RNN,
+        "The last 4 steps never learn: the loop never reads them",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_chunks(fault: str) -> None:
+    loop, kind, sentence = FAULTS[fault]
+    report = run(loop, Model(kind))
+    assert [said for said in report.findings if said.startswith(sentence)], report.findings
+
+
+def loop_with(order: str) -> Loop:
+    """Chunks whose calls come in another order: z zero_grad, b backward, c clip, s step; capitals only at the end."""
 
     def loop(model: nn.Module, x: Tensor, y: Tensor) -> None:
         optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
-        for part, wanted in zip(x.split(K), y.split(K), strict=True):
+        parts = list(zip(x.split(K), y.split(K), strict=True))
+        for index, (part, wanted) in enumerate(parts):
             prediction, state = model(part, state)
-            state = cut(state)
-            optimizer.zero_grad()
-            (nn.functional.mse_loss(prediction, wanted) + term(model)).backward(retain_graph=retain)
-            optimizer.step()
+            state = detach(state)
+            for letter in order:
+                if letter.isupper() and index < len(parts) - 1:
+                    continue
+                {
+                    "z": optimizer.zero_grad,
+                    "b": squared(prediction, wanted).backward,
+                    "c": lambda: clip_grad_norm_(model.parameters(), 1.0),
+                    "s": optimizer.step,
+                }[letter.lower()]()
 
     return loop
 
 
-def squares(model: nn.Module) -> Any:
-    return 1e-3 * sum(weight.square().sum() for weight in model.parameters())
+@pytest.mark.parametrize(
+    ("order", "sentence"),
+    [
+        ("bs", "Errors are counted again at every later update"),
+        ("zcbs", "Gradients are clipped before backward or after the update"),
+        ("zbsc", "Gradients are clipped before backward or after the update"),
+        ("zbS", "The gradients of the errors at steps 0 to 11 are thrown away"),
+        ("bzs", "All gradients are thrown away"),
+        ("zb", "No torch.optim optimizer of the module was seen to step"),
+    ],
+)
+def test_faults_of_order(order: str, sentence: str) -> None:
+    report = run(loop_with(order))
+    assert report.findings[0].startswith(sentence)
+    assert len(report.findings) == 1
 
 
-def found(loop: Loop, module: nn.Module | None = None, dtype: torch.dtype = torch.float32) -> Audit:
-    x, y = torch.randn(T, B, I, dtype=dtype), torch.randn(T, B, 1, dtype=dtype)
-    return audit(loop, (Model() if module is None else module).to(dtype), x, y)
+def test_order_that_is_right() -> None:
+    assert_right(run(loop_with("zbcs")), "BPTT(4; 4)", CHUNKS)
+    assert_right(run(loop_with("bS")), "BPTT(4; 4)", CHUNKS)
 
 
-def dropped(state: Any) -> Any:
-    """The result of detach is not kept."""
-    state[0].detach()
-    return state
-
-
-@pytest.mark.parametrize("cut", [lambda state: state, dropped], ids=["none", "dropped"])
-@pytest.mark.parametrize(("kind", "layers"), [(nn.GRU, 1), (nn.LSTM, 1), (nn.GRU, 2), (nn.LSTM, 2)])
-def test_a_state_never_detached_is_found_in_stacks_and_in_lstms(
-    kind: type, layers: int, cut: Callable[[Any], Any]
-) -> None:
-    report = found(chunked(cut, retain=True), Model(kind, layers))
-    assert [said.split(":")[0] for said in report.findings] == ["The state is never detached"]
-
-
-class Pair(nn.Module):
-    """An encoder whose state a decoder goes on from."""
-
-    def __init__(self, split: int = 6, begin: int = 6) -> None:
-        super().__init__()
-        self.enc, self.dec, self.fc = nn.GRU(I, H), nn.GRU(I, H), nn.Linear(H, 1)
-        self.split, self.begin = split, begin
-
-    def forward(self, x: Tensor) -> Tensor:
-        _, state = self.enc(x[: self.split])
-        return self.fc(self.dec(x[self.begin :], state)[0])
-
-
-def whole(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    optimizer = torch.optim.Adam(model.parameters())
-    prediction = model(x)
-    optimizer.zero_grad()
-    nn.functional.mse_loss(prediction, y[len(y) - len(prediction) :]).backward()
-    optimizer.step()
-
-
-@pytest.mark.parametrize("begin", [6, 5])
-def test_layers_that_read_different_steps_are_refused(begin: int) -> None:
-    with pytest.raises(ValueError, match=rf"h of enc at steps 0 to 5, h of dec at steps {begin} to 11\. Audit each"):
-        found(whole, Pair(begin=begin))
-
-
-def test_a_recurrent_layer_that_is_never_called_does_not_count() -> None:
-    model = Model()
-    model.spare = nn.LSTM(I, H)
-    report = found(chunked(), model)
-    assert report.name == f"BPTT({K}; {K})"
-    assert not report.findings
-
-
-def test_updates_by_hand_are_said_not_to_be_seen() -> None:
+def test_detach_thrown_away_or_late() -> None:
     def loop(model: nn.Module, x: Tensor, y: Tensor) -> None:
-        state = None
-        for part, wanted in zip(x.split(K), y.split(K), strict=True):
-            model.zero_grad()
-            prediction, state = model(part, state)
-            state = detach(state)
-            nn.functional.mse_loss(prediction, wanted).backward()
-            for weight in model.parameters():
-                weight.data.add_(weight.grad, alpha=-0.1)
+        optimizer, state, loss = torch.optim.SGD(model.parameters(), lr=0.1), None, 0.0
+        for t in range(len(x)):
+            prediction, state = model(x[t], state)
+            loss = loss + squared(prediction, y[t])
+            if t % K == 0 and t:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                loss = 0.0
+            if t % K == 1 and t > 1:
+                state = state.detach()
 
-    assert found(loop).findings == (
-        "No torch.optim optimizer of the module was seen to step. Updates by hand cannot be seen: use torch.optim.SGD "
-        "for the audit.",
-    )
-
-
-def test_a_state_changed_by_hand_is_not_said_to_restart() -> None:
-    (said,) = found(chunked(lambda state: (0.9 * state).detach())).findings
-    assert said.startswith("The state at steps 4 and 8 comes from something that the audit cannot follow")
+    report = run(loop, CellModel())
+    assert report.findings[0].startswith("The state is not detached before the next window begins")
+    assert any(said.startswith("The last step never learns: no backward takes up") for said in report.findings)
 
 
-@pytest.mark.parametrize("steps", [3, K, T])
-def test_validation_on_other_data_counts_nothing(steps: int) -> None:
+def test_graph_that_is_kept_grows() -> None:
     def loop(model: nn.Module, x: Tensor, y: Tensor) -> None:
         optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
-        other = torch.randn(steps, B + 1, I)
         for part, wanted in zip(x.split(K), y.split(K), strict=True):
-            with torch.no_grad():
-                model(other)
             prediction, state = model(part, state)
-            state = detach(state)
             optimizer.zero_grad()
-            nn.functional.mse_loss(prediction, wanted).backward()
+            squared(prediction, wanted).backward(retain_graph=True)
             optimizer.step()
 
-    report = found(loop)
-    assert report.name == f"BPTT({K}; {K})"
-    assert not report.findings
+    report = run(loop)
+    assert report.name == "BPTT(14; 4), back to the first step at every update"
+    assert report.findings[0].startswith("The state is never detached: every update goes back to the first step")
 
 
-def test_other_data_with_a_gradient_is_still_refused() -> None:
-    with pytest.raises(ValueError, match="must be called with steps of x"):
-        found(lambda model, x, y: chunked()(model, 2 * x + 1, y))
+def test_shuffled_windows_with_the_state_carried() -> None:
+    def loop(model: nn.Module, x: Tensor, y: Tensor) -> None:
+        optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
+        windows = TensorDataset(torch.stack(x[:12].split(K)), torch.stack(y[:12].split(K)))
+        for part, wanted in DataLoader(windows, batch_size=1, shuffle=True):
+            prediction, state = model(part[0], state)
+            optimizer.zero_grad()
+            squared(prediction, wanted[0]).backward()
+            optimizer.step()
+            state = state.detach()
+
+    report = run(loop)
+    assert report.findings[0].startswith("The state is carried, but the order is shuffled: step ")
 
 
-def test_gradients_in_which_the_counts_drown_are_refused_in_float32() -> None:
-    with pytest.raises(ValueError, match="loop must give the recurrent weights gradients of the size of its errors"):
-        found(chunked(term=squares))
+def test_windows_that_overlap_and_count_all() -> None:
+    def loop(model: nn.Module, x: Tensor, y: Tensor) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for start in range(0, len(x) - K + 1, 2):
+            optimizer.zero_grad()
+            squared(model(x[start : start + K])[0], y[start : start + K]).backward()
+            optimizer.step()
 
-
-def test_a_term_of_the_weights_does_not_matter_in_float64() -> None:
-    report = found(chunked(term=squares), dtype=torch.float64)
-    assert report.name == f"BPTT({K}; {K})"
-    assert not report.findings
-
-
-def test_several_states_are_spoken_of_in_the_plural() -> None:
-    report = found(chunked(lambda state: (state[0].detach(), state[1]), retain=True), Model(nn.LSTM, 2))
-    said = "c of layer 0 of rnn and c of layer 1 of rnn are not detached where the other states are: their errors"
-    assert report.findings[0].startswith(said)
-
-
-def short(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    optimizer = torch.optim.Adam(model.parameters())
-    prediction, _ = model(x[:-1])
-    optimizer.zero_grad()
-    nn.functional.mse_loss(prediction, y[:-1]).backward()
-    optimizer.step()
-
-
-def test_one_step_is_spoken_of_in_the_singular() -> None:
-    report = found(short)
-    assert report.findings == (
-        "The last step never learns: the loop never reads it. Take up the rest that fills no window.",
-    )
+    report = run(loop)
+    assert any(said.startswith("Errors are counted up to 2 times") and "overlap" in said for said in report.findings)
+    assert any(said.startswith("The state restarts at every batch") for said in report.findings)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import replace
+from shutil import copytree
+from typing import Any
 
 import pytest
 import torch
+from credit_case import CELLS, network, stream
 from terminal import run_command, trained_run
-from test_credit import CELLS, network, stream
 from torch import Tensor, nn
 
 import throughtime as tt
 from throughtime.chunk import Chunk
 from throughtime.comparing import _part
-from throughtime.comparison import Curve
-from throughtime.credit import RTRL, UORO, Credit, ParallelBPTT
+from throughtime.comparison import Comparison, Curve
+from throughtime.credit import BPTT, RTRL, UORO, Credit, ParallelBPTT
 from throughtime.nets import Adapted, Network, squared_error
 from throughtime.state import State
 from throughtime.verify.credit import brute_force
@@ -25,7 +28,7 @@ __all__ = ["run_command", "trained_run"]
 
 
 def flat(net: nn.Module, grads: dict[str, Tensor]) -> Tensor:
-    return torch.cat([grads[name].flatten() for name, _ in net.named_parameters()])
+    return torch.cat([grads.get(name, torch.zeros_like(w)).flatten() for name, w in net.named_parameters()])
 
 
 def gradients(net: nn.Module, windows: list[Chunk], h: int | None, every: int = 1) -> Tensor:
@@ -63,6 +66,31 @@ def test_every_figure_by_its_definition(cell: str, layers: int) -> None:
         assert kept == pytest.approx(float(cut @ g / (g @ g)), rel=1e-9)
     assert found.curve.h == tuple(range(1, 8))
     assert sum(found.curve.share) == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["window", "fully recurrent", "frozen"])
+def test_other_networks_by_their_definition(kind: str) -> None:
+    """Three windows of 4, 5 and 4 steps: the curve and its shares too."""
+    net: nn.Module = network("gru", layers=2)
+    chunk = stream(13, axes=3)
+    if kind == "window":
+        net = tt.Window(inputs=2, units=4, outputs=5, window=3).double()
+    if kind == "fully recurrent":
+        net = tt.FullyRecurrent(units=6, inputs=2, visible=5).double()
+    if kind == "frozen":
+        net.get_parameter("layers.weight_ih_l0").requires_grad_(False)
+    windows = [replace(chunk[a:b], end=True) for a, b in ((0, 4), (4, 9), (9, 13))]
+    g = gradients(net, windows, None).mean(0)
+    found = tt.compare(net, chunk, ["bptt:h=3,every=2"], loss=squared_error, windows=3)
+    cut = gradients(net, windows, 3, 2).mean(0)
+    assert found.steps == 5
+    assert found.rows[1].whole.error == pytest.approx(float((cut - g).norm() / g.norm()), rel=1e-8, abs=1e-12)
+    before = torch.zeros_like(g)
+    for (_, last), share, norm in zip(found.curve.ranges, found.curve.share, found.curve.norm, strict=True):
+        back = gradients(net, windows, last + 1).mean(0)
+        assert share == pytest.approx(float((back - before) @ g / (g @ g)), abs=1e-10)
+        assert norm == pytest.approx(float((back - before).norm() / g.norm()), abs=1e-10)
+        before = back
 
 
 def test_blocks_are_parts_of_the_gradient() -> None:
@@ -210,6 +238,63 @@ def test_what_does_not_fit(options: dict, said: str) -> None:
         tt.compare(network("elman"), stream(8), "rtrl", **{"loss": squared_error, **options})
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"windows": 1.5}, "windows must be a whole number; got 1.5"),
+        ({"draws": True}, "draws must be a whole number; got True"),
+        ({"credits": [3]}, "credits must be algorithms or their spellings; got 3"),
+    ],
+)
+def test_what_is_of_another_type(options: dict, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        tt.compare(network("elman"), stream(8), **{"credits": "rtrl", "loss": squared_error, **options})
+
+
+def test_no_chunks_and_a_gradient_that_is_not_finite() -> None:
+    net = network("elman")
+    with pytest.raises(ValueError, match="chunks must hold one chunk at least; got none"):
+        tt.compare(net, [], "rtrl", loss=squared_error)
+    net.layers.weight_hh_l0.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="net must have a finite gradient to compare with; bptt gives NaN or infinity"):
+        tt.compare(net, stream(8), "rtrl", loss=squared_error, windows=2)
+
+
+def drawn(found: Comparison) -> None:
+    """All that is shown can be made."""
+    json.loads(found.to_json())
+    assert max(map(len, str(found).splitlines())) <= 80
+    found.plot().figure.savefig(io.BytesIO(), format="svg")
+
+
+def test_a_gradient_of_zero_is_said_once() -> None:
+    chunk = stream(8)
+    chunk = replace(chunk, mask=torch.zeros_like(chunk.mask))
+    found = tt.compare(network("elman"), chunk, ["rtrl", "uoro"], loss=squared_error, windows=2)
+    assert found.sentences() == ["The gradient is zero, so there is nothing to compare."]
+    drawn(found)
+
+
+def test_an_algorithm_whose_gradient_is_not_finite_is_named() -> None:
+    class Broken(BPTT):
+        def __call__(self, *args: Any) -> Any:
+            estimate, memory = super().__call__(*args)
+            return replace(estimate, grads={name: grad * math.inf for name, grad in estimate.grads.items()}), memory
+
+    found = tt.compare(network("elman"), stream(8), [Broken(3)], loss=squared_error, windows=2)
+    assert "gives a gradient that is not finite." in found.sentences()[0]
+    drawn(found)
+
+
+@pytest.mark.parametrize("tolerance", [1e-300, 1e-3, 1e30])
+def test_any_tolerance_makes_sentences(tolerance: float) -> None:
+    found = tt.compare(network("elman"), stream(8), "uoro", loss=squared_error, windows=2, draws=2, tolerance=tolerance)
+    drawn(found)
+    assert max(map(len, " ".join(found.sentences()).split())) < 35
+    if tolerance == 1e30:
+        assert "must go back 1 step: bptt:h=1 is" in found.sentences()[-1]
+
+
 # The command
 
 
@@ -234,7 +319,15 @@ def test_the_command_on_a_file_says_that_it_is_untrained(run, tmp_path):
 
 def test_the_command_refuses(trained, run, tmp_path):
     for words, said in (
-        (["compare"], "FILE or --text must be given"),
+        (["compare"], "RUN, FILE or --shipped must be given: the folder of a run"),
+        (
+            ["compare", str(tmp_path)],
+            "must be the folder of a run, with config.toml, or of .txt files;",
+        ),
+        (["compare", trained, "--steps", "99999"], "--steps must be at most 1"),
+        (["compare", trained, "--against", "bppt"], "Did you mean 'bptt'?"),
+        (["compare", trained, "--tolerance", "0"], "for --tolerance. Must be > 0"),
+        (["compare", trained, "--draws", "1"], "for --draws. Must be >= 2"),
         (["compare", trained, "--units", "4"], "--units must be left out"),
         (["compare", trained, "--windows", "9999"], "--windows must be at most"),
         (["compare", trained, "--picture", "it.gif"], "--picture must end in"),
@@ -244,3 +337,18 @@ def test_the_command_refuses(trained, run, tmp_path):
         answer = run(*words)
         assert answer.code == 2, words
         assert said in answer.sentence
+
+
+def test_the_command_refuses_runs_of_other_kinds(trained, run, tmp_path):
+    damaged = copytree(trained, tmp_path / "damaged")
+    config = (damaged / "config.toml").read_text().splitlines()
+    (damaged / "config.toml").write_text("\n".join(line for line in config if not line.startswith("streams")))
+    answer = run("compare", damaged)
+    assert answer.code == 2
+    assert answer.sentence.endswith("config.toml is damaged: it has no 'streams'. Restore it, or train again.")
+    chunk = Chunk(torch.randn(8, 2, 3), torch.randn(8, 2, 1), end=True)
+    net = Network("gru", inputs=3, units=4, outputs=1)
+    list(tt.train(net, [chunk], loss="squared", updates=1, run=str(tmp_path / "numbers")))
+    answer = run("compare", tmp_path / "numbers")
+    assert answer.code == 2
+    assert "was not trained on a text" in answer.sentence

@@ -1,4 +1,4 @@
-"""BPTT(h; h') at fixed weights: against its definition, window by window, and what it keeps and refuses."""
+"""BPTT(h; h') at fixed weights: against its definition, window by window, and what it keeps."""
 
 from __future__ import annotations
 
@@ -7,60 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from credit_case import CELLS, DOUBLE, A, B, H, Multiply, assert_same, cut, network, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune
+from torch import Tensor
 
 from throughtime.chunk import Chunk
 from throughtime.credit import BPTT, Estimate, algorithms
 from throughtime.credit.bptt import Memory
-from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
-from throughtime.verify.credit import brute_force, compare, footprint, total
-
-DOUBLE = torch.float64
-B, I, H, A = 3, 2, 4, 5
-CELLS = [
-    "elman",
-    "elman:phi=relu",
-    "elman:phi=sigmoid",
-    "elman:phi=identity",
-    "gru",
-    "lstm",
-    "ctrnn:alpha=0.3",
-]
-
-
-def network(cell: str = "gru", **options: Any) -> Network:
-    return Network(cell, **{"inputs": I, "units": H, "outputs": A} | options).double()
-
-
-def stream(steps: int, rows: int = B, axes: int = 2, restarts: float = 0.2) -> Chunk:
-    """Numbers in and out, weights of 0 and between 0 and 1 on the errors, restarts in mid-row."""
-    shape = (steps, rows, A)[:axes]
-    mask = torch.rand(shape, dtype=DOUBLE) * (torch.rand(shape) < 0.7)
-    x, y = torch.randn(steps, rows, I, dtype=DOUBLE), torch.randn(steps, rows, A, dtype=DOUBLE)
-    return Chunk(x, y, mask, torch.rand(steps, rows) < restarts, end=True)
-
-
-def assert_same(given: Estimate, wanted: Estimate, steps: int) -> None:
-    error, tolerance, _ = compare(given, wanted, steps)
-    assert error <= tolerance
-
-
-class Multiply(nn.Module):
-    """x_t = w x_{t-1}, the input unread: a module whose forward is `(x, hx) -> (y, hx)`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(0.2, dtype=DOUBLE))
-
-    def forward(self, x: Tensor, hx: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = []
-        for _ in x:
-            hx = self.w * hx
-            outputs.append(hx)
-        return torch.stack(outputs), hx
+from throughtime.nets import Adapted, bernoulli, cross_entropy, squared_error
+from throughtime.verify.credit import brute_force, footprint, total
 
 
 @pytest.mark.parametrize(
@@ -109,10 +65,6 @@ def test_window_by_window(cell: str, layers: int, axes: int) -> None:
             assert_same(total(BPTT(h, every, replay), net, squared_error, chunk, cuts), wanted, 13)
 
 
-def cut(steps: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, steps), max_size=5).map(sorted)
-
-
 @given(st.data())
 @settings(max_examples=60)
 def test_window_by_window_for_any_h_and_any_chunks(data: st.DataObject) -> None:
@@ -133,9 +85,7 @@ def test_window_by_window_for_any_h_and_any_chunks(data: st.DataObject) -> None:
 def test_chunks_of_any_size_give_the_same_epochwise_gradient(cuts: list[int], cell: str) -> None:
     torch.manual_seed(1)
     net, chunk = network(cell, layers=2), stream(13)
-    assert_same(
-        total(BPTT(), net, squared_error, chunk, cuts), brute_force(net, squared_error, chunk, None, 13), 13
-    )
+    assert_same(total(BPTT(), net, squared_error, chunk, cuts), brute_force(net, squared_error, chunk, None, 13), 13)
 
 
 def test_the_window_of_the_whole_stream_is_epochwise() -> None:
@@ -176,9 +126,7 @@ def test_memory_stays_flat_however_long_the_stream(credit: BPTT, length: int) ->
 @pytest.mark.parametrize("credit", [BPTT(), BPTT(7), BPTT(7, 3), BPTT(4, 4), BPTT(7, 3, replay=False)])
 def test_no_graph_stays_in_the_memory(credit: BPTT) -> None:
     net = network("lstm")
-    memory: Any = credit.start(
-        net, tuple(torch.randn(1, B, H, dtype=DOUBLE, requires_grad=True) for _ in range(2))
-    )
+    memory: Any = credit.start(net, tuple(torch.randn(1, B, H, dtype=DOUBLE, requires_grad=True) for _ in range(2)))
 
     def walk(part: Any) -> None:
         if isinstance(part, Tensor):
@@ -268,95 +216,6 @@ def test_the_initial_state_gets_no_credit_from_a_stream_but_is_read() -> None:
     assert abs(given.loss - total(BPTT(), net, squared_error, chunk).loss) > 1e-6
 
 
-class Learned(nn.Module):
-    """A user's net that starts from a learned state where it is given none; `net(x, state, reset)` of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.h0 = nn.Parameter(torch.randn(1, 1, H))
-        self.gru, self.out = nn.GRU(I, H), nn.Linear(H, A)
-
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        if state is None:
-            state = self.h0.expand(1, x.shape[1], H).contiguous()
-        h, state = self.gru(x, state)
-        return self.out(h), state
-
-
-@pytest.mark.parametrize(("h", "every"), [(None, 9), (1, 1), (4, 2), (3, 3), (20, 4)])
-def test_a_learned_initial_state_gets_credit_while_windows_reach_the_start(h: int | None, every: int) -> None:
-    net, chunk = Learned().double(), stream(9, restarts=0)
-    wanted = brute_force(net, squared_error, chunk, h, every)
-    given = total(BPTT() if h is None else BPTT(h, every), net, squared_error, chunk, (1, 5))
-    assert_same(given, wanted, 9)
-    assert given.grads["h0"].abs().sum() > 0
-
-
-@pytest.mark.parametrize("cell", ["elman", "lstm"])
-def test_the_same_dropout_gives_the_same_gradient_both_ways(cell: str) -> None:
-    """Both ways draw the noise of all layers, then of the readout, over the same window."""
-    net, chunk = network(cell, layers=3, dropout=0.4), stream(9)
-    estimates = []
-    for replay in (True, False):
-        torch.manual_seed(5)
-        estimates.append(total(BPTT(9, 9, replay), net, squared_error, chunk))
-    assert_same(*estimates, 9)
-
-
-def test_dropout_may_be_switched_off_in_mid_stream() -> None:
-    net, chunk = network("gru", layers=2, dropout=0.5), stream(8)
-    for modes in ((True, False), (False, True)):
-        credit = BPTT(6, 2, replay=False)
-        memory = credit.start(net)
-        for mode, part in zip(modes, (chunk[:4], chunk[4:]), strict=True):
-            estimate, memory = credit(net.train(mode), squared_error, part, memory)
-            assert estimate.loss.isfinite()
-
-
-@pytest.mark.parametrize("replay", [True, False])
-def test_frozen_weights_have_no_gradient(replay: bool) -> None:
-    net, chunk = network("gru", inputs=A, embedding=3, layers=2), stream(9)
-    chunk = Chunk(torch.randint(0, A, (9, B)), chunk.y, chunk.mask, chunk.reset, end=True)
-    wanted = total(BPTT(4, 2, replay), net, squared_error, chunk)
-    for frozen in (
-        ["embed.weight"],
-        ["layers.weight_hh_l0", "readout.bias"],
-        ["readout.weight", "readout.bias"],
-    ):
-        for name, weight in net.named_parameters():
-            weight.requires_grad_(name not in frozen)
-        given = total(BPTT(4, 2, replay), net, squared_error, chunk)
-        assert given.grads.keys() == wanted.grads.keys() - set(frozen)
-        kept = {name: grad for name, grad in wanted.grads.items() if name not in frozen}
-        assert_same(given, Estimate(wanted.loss, wanted.count, kept), 9)
-
-
-@pytest.mark.parametrize("replay", [True, False])
-def test_layers_that_share_their_weights_share_their_gradient(replay: bool) -> None:
-    net, chunk = network("gru", inputs=H, layers=2), stream(9)
-    for name in ("weight_ih", "weight_hh", "bias_hh"):
-        setattr(net.layers, f"{name}_l1", net.layers.get_parameter(f"{name}_l0"))
-    chunk = Chunk(torch.randn(9, B, H, dtype=DOUBLE), chunk.y, chunk.mask, chunk.reset, end=True)
-    given = total(BPTT(4, 2, replay), net, squared_error, chunk, (5,))
-    assert given.grads.keys() == {name for name, _ in net.named_parameters()}
-    assert_same(given, brute_force(net, squared_error, chunk, 4, 2), 9)
-
-
-def test_pruned_and_parametrised_weights_train_by_replay_alone() -> None:
-    chunk = stream(9)
-    pruned, normed, deep = (network("gru", layers=2) for _ in range(3))
-    prune.random_unstructured(pruned.layers, "weight_hh_l0", 0.5)
-    parametrizations.weight_norm(normed.layers, "weight_ih_l1")
-    parametrizations.orthogonal(deep.layers, "weight_hh_l1")
-    for net in (pruned, normed, deep):
-        wanted = brute_force(net, squared_error, chunk, 4, 2)
-        assert_same(total(BPTT(4, 2), net, squared_error, chunk, (5,)), wanted, 9)
-        with pytest.raises(TypeError, match="net must be a Network with plain weights for replay=False"):
-            BPTT(4, 2, replay=False).start(net)
-
-
 def test_estimates_add_up() -> None:
     a = Estimate(torch.tensor(1.0), 2.0, {"w": torch.ones(2), "v": torch.ones(3)})
     b = Estimate(torch.tensor(0.5), 3.0, {"w": torch.full((2,), 4.0), "u": torch.ones(1)})
@@ -370,49 +229,6 @@ def test_estimates_add_up() -> None:
     assert a.grads["w"].tolist() == [1, 1]
     same = Estimate.nothing(torch.zeros(1)) + a
     assert (same.loss.item(), same.count, same.grads.keys()) == (1.0, 2.0, a.grads.keys())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (
-            {"h": 2, "every": 3},
-            "h must be at least every; got h=2, every=3. Errors older than h steps would never be",
-        ),
-        ({"h": 0}, "h must be a whole number of steps, at least 1; got 0."),
-        ({"h": -1}, "h must be a whole number of steps, at least 1; got -1."),
-        ({"h": 2.5}, "h must be a whole number of steps, at least 1; got 2.5."),
-        ({"h": True}, "h must be a whole number of steps, at least 1; got True."),
-        ({"h": 3, "every": 0}, "every must be a whole number of steps, at least 1; got 0."),
-        ({"every": 2}, "every and replay must go with h, the steps to go back. Give h"),
-        ({"replay": False}, "every and replay must go with h, the steps to go back. Give h"),
-    ],
-)
-def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        BPTT(**arguments)
-
-
-def test_kept_activations_are_for_the_librarys_own_networks() -> None:
-    for net in (Adapted(nn.GRU(I, H)), nn.Linear(1, 1), Learned()):
-        with pytest.raises(
-            TypeError, match=f"for replay=False; got {type(net).__name__}. .* use replay=True"
-        ):
-            BPTT(4, replay=False).start(net)
-    BPTT(4, replay=False).start(network())
-    BPTT(4, replay=False).start(Window(inputs=I, units=H, outputs=A, window=2))
-
-
-@pytest.mark.parametrize("credit", [BPTT(), BPTT(4, 2), BPTT(4, 2, replay=False)])
-def test_streams_that_cannot_be_learned_from_are_refused(credit: BPTT) -> None:
-    net, chunk = network(), stream(6)
-    with pytest.raises(ValueError, match="y must be there to learn from"):
-        credit(net, squared_error, Chunk(chunk.x, end=True), credit.start(net))
-    with pytest.raises(ValueError, match="loss must return errors not yet summed"):
-        credit(net, nn.functional.mse_loss, chunk, credit.start(net))
-    net.requires_grad_(False)
-    with pytest.raises(ValueError, match="net must have parameters that learn; got none"):
-        credit(net, squared_error, chunk, credit.start(net))
 
 
 def test_an_empty_chunk_may_end_the_stream() -> None:

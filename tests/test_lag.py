@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from credit_case import CELLS, DOUBLE, A, B, H, I, assert_same, cut, network, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_case import threads
-from test_credit import CELLS, DOUBLE, A, B, H, I, assert_same, cut, network, stream
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import prune

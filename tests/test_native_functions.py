@@ -34,7 +34,7 @@ def test_float32_to_the_last_places(phi: str, instructions: str) -> None:
 @memories
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_has_vanished_is_zero(name: str, memory: str, count: int, threads: None, instructions: str) -> None:
-    """An error that fades over 400 steps ends in zeros, not in numbers that a processor handles a hundred times slower."""
+    """An error that fades over 400 steps ends in zeros, not in numbers that a processor handles far more slowly."""
     torch.set_num_threads(count)
     case = Case(name, (400, 5, 3, 20), torch.float)
     for weights in (case.weights.W_h, case.weights.b_h, case.weights.b_x):

@@ -38,6 +38,18 @@ def test_a_window_beyond_all_memory_is_refused(h: int) -> None:
         model.learn_one([1.0], 1.0)
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("units", [10**7, 10**12, 10**19, 10**30])
+def test_weights_beyond_all_memory_are_refused(units: int, backend: str) -> None:
+    model = OnlineRegressor(units=units, backend=backend)
+    said = rf"units must be few enough for weights that fit into memory.*units={units} with 2 inputs and 1 outputs"
+    with pytest.raises(ValueError, match=said):
+        model.learn_one([1.0, 2.0], 1.0)
+    assert model.predict_one([1.0, 2.0]) == 0.0
+    with pytest.raises(ValueError, match=r"units must be few enough.* and 1000000000000000 outputs"):
+        OnlineClassifier(classes=10**15, backend=backend).learn_one([1.0], 1)
+
+
 @compiled
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
 def test_what_is_counted_is_not_less_than_what_is_taken(cell: str) -> None:
@@ -205,6 +217,8 @@ def test_features_stay_dicts_or_rows() -> None:
         ({"replay": "yes"}, "replay must be True or False; got 'yes'"),
         ({"classes": True}, "classes must be a whole number; got True"),
         ({"classes": 2.5}, "classes must be a whole number; got 2.5"),
+        ({"classes": "up"}, "classes must be labels in a list, or how many there may be; got 'up'"),
+        ({"classes": b"up"}, "classes must be labels in a list, or how many there may be; got b'up'"),
     ],
 )
 def test_options_of_another_type_are_refused(options: dict[str, Any], said: str) -> None:

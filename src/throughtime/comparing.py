@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -31,6 +30,7 @@ from throughtime.credit.influence import is_plain
 from throughtime.credit.lag import factors, lags, times
 from throughtime.credit.segments import Watch
 from throughtime.credit.trace import Trace, add_layer, carry, read
+from throughtime.flow.sampling import undisturbed
 from throughtime.inference import device_of
 from throughtime.nets import Loss, Network, check_sizes
 from throughtime.shapes import Float, Tensor
@@ -72,24 +72,35 @@ def compare(
     and for the curve all windows once, as many lags back as a window has steps, which is quadratic in these. There h
     is measured at every step up to 16 and then at steps of a sixteenth; of networks other than Network at powers
     of two and, by bisection, between the two around the tolerance, with BPTT(h).
-    Raises ValueError for arguments that do not fit, TypeError where an algorithm does not take the network.
+    Raises ValueError for arguments that do not fit and for a gradient that is not finite, TypeError where an
+    algorithm does not take the network.
     """
+    for name, value in (("windows", windows), ("draws", draws)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number; got {value!r}.")
     check_sizes(windows=windows)
     if draws < 2:
         raise ValueError(f"draws must be at least 2, for a spread; got {draws}.")
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance must be a share of the gradient, above 0; got {tolerance}.")
+    if not 0 < tolerance <= 1e30:
+        raise ValueError(f"tolerance must be a share of the gradient, above 0 and at most 1e30; got {tolerance}.")
     against = credit_named(against)
     if _is_random(against):
         raise ValueError(f"against must be an algorithm without random numbers; got {spell_credit(against)}. Use bptt.")
-    given = [credits] if isinstance(credits, (str, Credit)) else credits
+    given = [credits] if isinstance(credits, (str, Credit)) else list(credits)
+    if odd := [credit for credit in given if not isinstance(credit, (str, Credit))]:
+        raise TypeError(f"credits must be algorithms or their spellings; got {odd[0]!r}.")
     algorithms = [against, *(credit for credit in map(credit_named, given) if credit != against)]
     error = loss_named(loss) if isinstance(loss, str) else loss
-    with _evaluating(net):
+    with undisturbed(net):
         bench = _Bench(net, error, chunks, state, windows)
         for credit in algorithms:
             credit.start(net)
         exact = bench.measure(against, 0).grads
+        if not exact.isfinite().all():
+            raise ValueError(
+                f"net must have a finite gradient to compare with; {spell_credit(against)} gives NaN or infinity, as "
+                "weights or data that are not finite do, or an error that grows without end."
+            )
         curve, ranges = bench.curve(exact.mean(0), tolerance)
         rows = tuple(bench.row(credit, draws, exact, ranges) for credit in dict.fromkeys(algorithms))
     noise = _part(exact - exact.mean(0), exact.mean(0), single=False).spread
@@ -275,13 +286,13 @@ def _kept_by_range(
 ) -> tuple[float | None, ...]:
     """The coefficients of given gradients on what arrives in each range of lags, by least squares over the windows.
 
-    None where a range is small, or where leaving out one window after the other moves its coefficient (the jackknife's
-    standard error) by more than DOUBT.
+    None where a range is small, the gradients are not finite, or leaving out one window after the other moves the
+    coefficient (the jackknife's standard error) by more than DOUBT.
     """
     found: list[float | None] = [None] * ranges.shape[1]
     norms = ranges.double().square().sum((0, 2)).sqrt() / exact.double().norm()
     used = norms > ROUNDING
-    if not used.any():
+    if not used.any() or not given.isfinite().all():
         return tuple(found)
     basis = ranges[:, used].double() / norms[used, None]
     square, product = basis @ basis.mT, basis @ given.double()[:, :, None]  # W R R, W R 1
@@ -302,22 +313,13 @@ def _windows(chunks: Source | Chunk, windows: int) -> list[list[Chunk]]:
         bounds = [round(chunks.steps * place / windows) for place in range(windows + 1)]
         chunks = [chunks[a:b] for a, b in pairwise(bounds) if b > a]
     count = len(chunks)
+    if not count:
+        raise ValueError("chunks must hold one chunk at least; got none.")
     if count < windows:
         raise ValueError(f"windows must be at most {count}, the chunks or steps that are there; got {windows}.")
     bounds = [round(count * place / windows) for place in range(windows + 1)]
     found = [[chunks[index] for index in range(a, b)] for a, b in pairwise(bounds)]
     return [[*(replace(c, end=False) for c in window[:-1]), replace(window[-1], end=True)] for window in found]
-
-
-@contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _is_random(credit: Credit) -> bool:

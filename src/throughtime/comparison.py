@@ -164,6 +164,8 @@ class Comparison:
 
     def sentences(self) -> list[str]:
         """What it means, a sentence an algorithm, and the smallest h that keeps to the tolerance."""
+        if math.isnan(self.rows[0].whole.error):
+            return ["The gradient is zero, so there is nothing to compare."]
         said = [_verdict(row, self.tolerance) for row in self.rows[1:]]
         said += [f"{row.credit} chose {row.note}" for row in self.rows if row.note]
         wanted, h = _percent(self.tolerance), self.smallest_h
@@ -172,8 +174,9 @@ class Comparison:
             said.append(f"No h up to {self.curve.h[-1]} comes within {wanted}; the nearest is off by {_percent(best)}.")
         else:
             at = self.curve.h.index(h)
+            steps = "step" if h == 1 else "steps"
             said.append(
-                f"For an error of at most {wanted} every error must go back {h} steps: bptt:h={h} is off by "
+                f"For an error of at most {wanted} every error must go back {h} {steps}: bptt:h={h} is off by "
                 f"{_percent(self.curve.error[at])} and keeps {_percent(self.curve.kept[at])} of the length"
                 + (f"; bptt:h={2 * h - 1},every={h} goes as far for less work." if h > 1 else ".")
             )
@@ -189,13 +192,14 @@ class Comparison:
 
         ax = Figure(figsize=(7.4, 4.2), layout="constrained").subplots() if ax is None else ax
         height = lambda error: 100 * max(error, LOWEST)  # noqa: E731
-        ax.plot(
-            self.curve.h, [height(e) for e in self.curve.error], color=COLOURS[0], lw=2, label="bptt:h, for every h"
-        )
+        drawn = {h: height(e) for h, e in zip(self.curve.h, self.curve.error, strict=True) if math.isfinite(e)}
+        ax.plot(list(drawn), list(drawn.values()), color=COLOURS[0], lw=2, label="bptt:h, for every h")
         for place, row in enumerate(self.rows[1:]):
             colour, marker = COLOURS[1 + place % (len(COLOURS) - 1)], MARKERS[place % len(MARKERS)]
             label = f"{row.credit}: {_percent(row.whole.error)}" + " a draw" * bool(row.draws)
             reach, error = row.reach, height(row.whole.error)
+            if not math.isfinite(error):
+                continue
             if reach is None or not self.curve.h[0] <= reach <= self.curve.h[-1]:
                 ax.axhline(error, color=colour, ls="--", lw=1.5, label=label)
             else:
@@ -213,6 +217,8 @@ class Comparison:
             xlabel="h (steps that every error goes back)",
             ylabel="error of the gradient (%)",
         )
+        if not drawn:
+            ax.set_xlim(self.curve.h[0], self.curve.h[-1] + 1)  # an axis of logarithms needs numbers above 0
         ax.xaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.spines[["top", "right"]].set_visible(False)
@@ -224,15 +230,16 @@ class Comparison:
 def _verdict(row: Row, tolerance: float) -> str:
     """What an algorithm does to the gradient, in a sentence."""
     part = row.whole
-    if math.isnan(part.error):
-        return f"{row.credit}: the gradient is zero, so there is nothing to compare."
+    if not math.isfinite(part.error):
+        return f"{row.credit} gives a gradient that is not finite."
     if row.draws:
         seen = f"a bias of {_percent(part.bias)}" if part.bias > part.doubt else "no bias that is seen"
-        average = math.ceil((part.spread / tolerance) ** 2)
+        average = part.spread / tolerance * (part.spread / tolerance)
         single = f"{row.credit} has {seen} over {row.draws} draws; a single one is off by {_percent(part.error)}"
         if average <= 1:
             return f"{single}."
-        return f"{single}, and the mean of about {average} would come within {_percent(tolerance)}."
+        needed = f"{math.ceil(average)}" if average < 1e9 else f"{average:.3g}"
+        return f"{single}, and the mean of about {needed} would come within {_percent(tolerance)}."
     if part.error < 1e-5:
         return f"{row.credit} is exact here."
     lost = 1 - part.kept
@@ -268,7 +275,7 @@ def _percent(share: float) -> str:
         return "-"
     if abs(share) < 5e-6:
         return "0 %"
-    return f"{100 * share:.3g} %" if abs(share) < 9.995 else f"{100 * share:.0f} %"
+    return f"{100 * share:.0f} %" if 9.995 <= abs(share) < 1e7 else f"{100 * share:.3g} %"
 
 
 def _bytes(size: float) -> str:

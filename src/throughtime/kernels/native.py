@@ -3,7 +3,8 @@
 csrc/kernel.hpp says what the compiled part is asked for. It trusts its pointers, so all that it relies on is
 checked here. Of each step it keeps for backward either the gates, or the states alone, from which it rebuilds
 the gates by one product. Numbers too small to be normal count as 0, for an error that has vanished would take
-several times as long as one that has not. A second derivative, and whatever else must look inside, goes through the reference.
+several times as long as one that has not. A second derivative, and whatever else must look inside, goes through
+the reference.
 """
 
 from __future__ import annotations

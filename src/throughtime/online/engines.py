@@ -15,7 +15,7 @@ from throughtime.cells import cell_named, spell_cell
 from throughtime.chunk import Chunk
 from throughtime.credit import BPTT
 from throughtime.kernels import native
-from throughtime.kernels.online import SGD, Learner, Rule, Task, optimizers, refusal
+from throughtime.kernels.online import SGD, Learner, Rule, Task, memory_there, optimizers, refusal
 from throughtime.nets import Network, check_sizes, losses
 from throughtime.shapes import Tensor
 from throughtime.spelling import parse
@@ -148,11 +148,23 @@ class Settings:
         return "native", f"native: {native._native.instruction_set()}, 1 thread"
 
     def network(self, inputs: int, outputs: int) -> Network:
-        """The network with its first weights; the numbers of others do not move."""
+        """The network with its first weights; the numbers of others do not move. Raises ValueError for one that memory
+        cannot hold."""
+        self._check_room(inputs, outputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = Network(self.cell, inputs=inputs, units=self.units, outputs=outputs)
         return net.to(DTYPES[self.dtype])
+
+    def _check_room(self, inputs: int, outputs: int) -> None:
+        numbers = cell_named(self.cell).gates * self.units * (inputs + self.units + 2) + outputs * (self.units + 1)
+        need, all_there = numbers * DTYPES[self.dtype].itemsize, memory_there()
+        if need > all_there:
+            raise ValueError(
+                f"units must be few enough for weights that fit into memory, {all_there // 2**30} GiB here; got "
+                f"units={self.units} with {inputs} inputs and {outputs} outputs, which need {need // 2**30} GiB. "
+                "Choose fewer."
+            )
 
     def engine(self, backend: str, loss: str, inputs: int, outputs: int) -> Engine:
         """The backend at work on the network with its first weights."""

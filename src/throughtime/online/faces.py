@@ -131,6 +131,8 @@ class OnlineClassifier(Online):
         backend: str = "auto",
     ) -> None:
         self._given: int | list[Label]
+        if isinstance(classes, (str, bytes)):
+            raise TypeError(f"classes must be labels in a list, or how many there may be; got {classes!r}.")
         if isinstance(classes, Sequence) or np.ndim(classes) == 1:
             self.labels_: list[Label] = [_label(label) for label in classes]  # type: ignore[union-attr]
             self._given, self.classes = list(self.labels_), len(self.labels_)

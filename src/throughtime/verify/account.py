@@ -13,7 +13,8 @@ from itertools import groupby, pairwise
 import torch
 
 from throughtime.shapes import Tensor
-from throughtime.verify.taps import Use
+from throughtime.verify.letters import listed
+from throughtime.verify.tape import Use
 
 SAME = 0.01
 """Counts that differ by less are the same: states name their places in values that heads of cells see."""
@@ -26,7 +27,11 @@ class Evidence:
     updates   of each carrier (U, T, places): what the optimizer was given of each error.
     spread    of each carrier (T, places): what backward wrote, taken or not.
     uses      of each carrier: those of its module's weights.
+    padded    places that no error should count; behind: steps after a row's end whose outputs got one.
     targets   the steps whose errors should count; read: the steps that the loop read.
+    given     whether an optimizer stepped on recurrent weights; ungiven: weights of the module that none stepped on.
+    errors    whether what came back to the outputs was other than zero; None: nothing came back.
+    swapped   whether row 1 got the target of row 0 where that was changed.
     strict    what torch says against the graph, or nothing.
     """
 
@@ -36,10 +41,14 @@ class Evidence:
     spread: dict[str, Tensor]
     uses: dict[str, list[Use]]
     padded: set[int]
+    behind: set[int]
     targets: list[int]
     read: list[int]
     events: list[str]
     given: bool
+    ungiven: list[str]
+    errors: bool | None
+    swapped: bool
     strict: str
     expect: tuple[int, int] | None
 
@@ -84,11 +93,13 @@ class Account:
         return [Window(group[0], group[-1], starts[group[0]]) for group in groups]
 
 
-def account_of(given: Tensor, rows: int) -> Account:
-    """What updates (U, T, places) gave the weights of row 0, of the first epoch when epochs repeat."""
+def account_of(given: Tensor, spread: Tensor, rows: int) -> Account:
+    """What updates (U, T, places) gave the weights of row 0, of the first epoch when epochs repeat; spread (T, places):
+    what backward wrote for them."""
     own = given[:, :, ::rows][:, :, : given.shape[1]]
     own = own[(own.abs().amax((1, 2)) > 0)]
-    stacked = _is_stacked(own)
+    more = own.sum(0).abs().sum() > 1.01 * spread[:, ::rows][:, : given.shape[1]].abs().sum()
+    stacked = bool(more) and _is_stacked(own)
     if stacked:
         own = torch.cat((own[:1], own[1:] - own[:-1]))
     epochs = _epochs(own)
@@ -151,7 +162,7 @@ def name_of(account: Account, steps: int) -> str:
     if regular and _filled(account):
         return f"BPTT({h}; {every})"
     sizes = sorted({window.h for window in windows})
-    return f"windows of {_listed(sizes)} steps, no BPTT(h; h')"
+    return f"windows of {listed(sizes)} steps, no BPTT(h; h')"
 
 
 def _filled(account: Account) -> bool:
@@ -168,8 +179,3 @@ def _sparse(account: Account, windows: Sequence[Window]) -> str:
     if len(steps) == 1 and len(reach) == 1 and all(window.every == 1 for window in windows):
         return f"the last error of every {steps.pop()} steps, back through {reach.pop()}"
     return "no BPTT(h; h')"
-
-
-def _listed(values: Sequence[int]) -> str:
-    words = [str(value) for value in values]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -9,7 +9,9 @@ import torch
 
 from throughtime.shapes import Tensor
 from throughtime.verify.account import SAME, Account, Evidence, account_of, name_of
-from throughtime.verify.taps import FRESH, UNKNOWN, Use
+from throughtime.verify.letters import listed, spans
+from throughtime.verify.origins import order
+from throughtime.verify.tape import Use
 
 
 def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dict[str, Tensor]]:
@@ -17,12 +19,13 @@ def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dic
     read = {name: steps for name, uses in evidence.uses.items() if (steps := _steps(uses, evidence.rows))}
     _check_alike(read)
     given = {name: part for name, part in evidence.updates.items() if name in read or not read}
-    accounts = {name: account_of(part, evidence.rows) for name, part in given.items()}
-    widest = max(accounts, key=lambda name: float(accounts[name].matrix.sum()))
+    accounts = {name: account_of(part, evidence.spread[name], evidence.rows) for name, part in given.items()}
     matrices = {name: account.matrix for name, account in accounts.items()}
+    _check_causal(matrices)
+    widest = max(accounts, key=lambda name: float(matrices[name].sum()))
     updates = {name: account.updates * account.weights[:, None] for name, account in accounts.items()}
     if not evidence.given:
-        return "no update", list(_ungiven(evidence)), matrices, updates
+        return "no update", list(_no_update(evidence)), matrices, updates
     if not any(matrix.any() for matrix in matrices.values()):
         return "nothing", list(_silent(evidence)), matrices, updates
     reached = [name for name in accounts if matrices[name].any()]
@@ -31,14 +34,15 @@ def conclude(evidence: Evidence) -> tuple[str, list[str], dict[str, Tensor], dic
     findings = [
         *_graph(evidence, accounts, widest, narrowest),
         *_expected(evidence, accounts[narrowest], name),
-        *_order(evidence),
-        *_counts(accounts[widest]),
-        *_weights(accounts[widest]),
+        *order(evidence),
+        *_counts(evidence, accounts[widest]),
+        *_weights(evidence, accounts[widest]),
         *_pieces(accounts[narrowest]),
         *_missing(evidence, accounts[widest]),
-        *_strangers(evidence, widest),
+        *_strangers(evidence, widest, matrices[widest]),
         *_padded(evidence),
         *_clipped(evidence),
+        *_ungiven(evidence),
     ]
     return name, findings, matrices, updates
 
@@ -52,12 +56,27 @@ def _check_alike(read: dict[str, set[int]]) -> None:
     for (name, steps), (other, others) in pairwise(read.items()):
         if steps - others and others - steps:
             raise ValueError(
-                f"module must have recurrent layers that read the same steps; got {name} at {_spans(sorted(steps))}, "
-                f"{other} at {_spans(sorted(others))}. Audit each as a module of its own."
+                f"module must have recurrent layers that read the same steps; got {name} at {spans(sorted(steps))}, "
+                f"{other} at {spans(sorted(others))}. Audit each as a module of its own."
             )
 
 
-def _ungiven(evidence: Evidence) -> Iterator[str]:
+def _check_causal(matrices: dict[str, Tensor]) -> None:
+    """Several layers whose errors go to later steps are no stack that reads one stream."""
+    modules = {name.rpartition(" of ")[2] for name in matrices}
+    for name, matrix in matrices.items():
+        later = (matrix.abs() > SAME).triu(1)
+        if len(modules) > 1 and later.any():
+            t = int(later.any(1).nonzero()[0])
+            use = int(later[t].nonzero()[-1])
+            raise ValueError(
+                f"module must have recurrent layers that read the stream step by step together; got errors at step {t} "
+                f"that reach {name} at step {use}, as through a layer that reads backward, or a decoder that begins "
+                "where an encoder ended. Audit each as a module of its own."
+            )
+
+
+def _no_update(evidence: Evidence) -> Iterator[str]:
     if "step" in evidence.events:
         yield "The recurrent weights are not given to the optimizer: they never learn."
     else:
@@ -68,7 +87,12 @@ def _ungiven(evidence: Evidence) -> Iterator[str]:
 
 
 def _silent(evidence: Evidence) -> Iterator[str]:
-    if any(part.any() for part in evidence.spread.values()):
+    if evidence.errors is False:
+        yield (
+            "No error reaches the recurrent weights: all that comes back to the outputs is zero, as from a head whose "
+            "units are all off (ReLU), or from a loss that does not depend on them."
+        )
+    elif any(part.any() for part in evidence.spread.values()):
         yield "All gradients are thrown away: they are zeroed between backward and the optimizer's step."
     else:
         said = f" Torch says: {evidence.strict}." if evidence.strict else ""
@@ -93,7 +117,7 @@ def _graph(evidence: Evidence, accounts: dict[str, Account], widest: str, narrow
             f"{names} {are} not detached where the other states are: {its} errors reach {steps}, "
             f"those of {narrowest} stop where they should. Detach all states.{says}"
         )
-    elif evidence.strict:
+    elif evidence.strict and not _again(evidence, wide):
         yield (
             "The state is not detached before the next window begins: backward goes through the graph a second "
             f"time. Write state = state.detach(), for every tensor of it.{says}"
@@ -108,6 +132,12 @@ def _graph(evidence: Evidence, accounts: dict[str, Account], widest: str, narrow
 def _twice(accounts: dict[str, Account]) -> bool:
     """Whether the carriers are h and c of one layer."""
     return len(accounts) == 2 and {name[0] for name in accounts} == {"h", "c"}
+
+
+def _again(evidence: Evidence, account: Account) -> bool:
+    """Whether a later backward takes up errors once more at the uses that were made once: a loss that goes on."""
+    times = (account.updates.diagonal(dim1=1, dim2=2).abs() > SAME).sum(0)
+    return bool((times > 1).any()) and any(window.first for window in account.windows()) and _unreplayed(evidence)
 
 
 def _unreplayed(evidence: Evidence) -> bool:
@@ -130,66 +160,7 @@ def _expected(evidence: Evidence, account: Account, name: str) -> Iterator[str]:
     yield f"This is {name} in place of BPTT({h}; {every}).{why}"
 
 
-Origins = tuple[list[int], list[int], list[tuple[int, int]], list[int], list[int]]
-
-
-def _origins(evidence: Evidence) -> Origins:
-    """The steps whose states are fresh, unknown, of another step (and of which), of another row, and of padding."""
-    origins: Origins = ([], [], [], [], [])
-    fresh, unknown, strange, across, padded = origins
-    rows = evidence.rows
-    for use in chain.from_iterable(evidence.uses.values()):
-        for place, before in zip(use.places, use.before, strict=True):
-            if place not in use.reached or place % rows or place in evidence.padded:
-                continue
-            t = place // rows
-            if before in evidence.padded:
-                padded.append(t)
-            elif before == FRESH:
-                fresh.append(t)
-            elif before == UNKNOWN:
-                unknown.append(t)
-            elif before % rows != place % rows:
-                across.append(t)
-            elif before != place - rows:
-                strange.append((t, before // rows))
-    return origins
-
-
-def _order(evidence: Evidence) -> Iterator[str]:
-    """States that come from elsewhere than the step before."""
-    fresh, unknown, strange, across, padded = _origins(evidence)
-    starts = sorted(set(fresh) - {0})
-    if starts:
-        yield (
-            f"The state restarts at every batch: at {_spans(starts)}. What came before is lost to the steps after. "
-            "Carry the state on, detached, if the batches follow each other in time."
-        )
-    others = sorted(set(unknown) - {0})
-    if others:
-        yield (
-            f"The state at {_spans(others)} comes from something that the audit cannot follow: it is neither zeros nor "
-            "a state as the module returned it. Carry it on as it is, detached, for the audit."
-        )
-    jumps = sorted(set(strange))
-    if jumps and all(t == 0 for t, _ in jumps):
-        yield f"The state at the end of the stream, step {jumps[0][1]}, is carried into its start. Start anew there."
-    elif jumps:
-        t, before = jumps[0]
-        yield (
-            f"The state is carried, but the order is shuffled: step {t} goes on from the state after step {before}. "
-            "Read the stream in order, or start every batch from zeros."
-        )
-    if across:
-        yield (
-            f"A row goes on from the state of another row, at {_spans(across)}. Keep every stream in its own row of "
-            "the batch."
-        )
-    if padded:
-        yield f"The state goes on from padded steps, at {_spans(padded)}. Take the state of the last real step."
-
-
-def _counts(account: Account) -> Iterator[str]:
+def _counts(evidence: Evidence, account: Account) -> Iterator[str]:
     """Errors that count more often than once."""
     if account.stacked:
         yield (
@@ -212,15 +183,20 @@ def _counts(account: Account) -> Iterator[str]:
             "an update takes them up again at older uses, as the .grad of a kept state is handed back without being "
             "cleared. Clear it, or replay the window and call backward once"
         )
+    elif _again(evidence, account):
+        why = "the loss still holds them at the next backward. Begin a new loss after every update"
+        why += f". Torch says: {evidence.strict}" * bool(evidence.strict)
     elif len(account.updates) > 1 and (account.updates[:, twice].abs().amax(2) > 0).sum(0).max() > 1:
         why = "windows overlap, and each counts all its errors. Count only those of the steps that are new"
     else:
         why = "backward runs over them more than once before the update"
-    yield f"Errors are counted up to {worst:.3g} times, at {_spans(twice)}: {why}."
+    yield f"Errors are counted up to {worst:.3g} times, at {spans(twice)}: {why}."
 
 
-def _weights(account: Account) -> Iterator[str]:
+def _weights(evidence: Evidence, account: Account) -> Iterator[str]:
     """Errors that weigh more or less than others."""
+    if _again(evidence, account):
+        return
     weights = account.weights
     counted = [t for t in range(len(weights)) if weights[t] != 0]
     uneven = [t for t in counted if abs(float(weights[t]) - 1) > 2 * SAME]
@@ -237,7 +213,7 @@ def _weights(account: Account) -> Iterator[str]:
         if means
         else "the loss divides or scales them otherwise"
     )
-    yield f"The errors at {_spans(same)} weigh {float(weights[most]):.3g} times what others do: {why}."
+    yield f"The errors at {spans(same)} weigh {float(weights[most]):.3g} times what others do: {why}."
 
 
 def _pieces(account: Account) -> Iterator[str]:
@@ -262,7 +238,7 @@ def _missing(evidence: Evidence, account: Account) -> Iterator[str]:
     if not lost:
         return
     learned = [t for t in evidence.targets if account.weights[t] != 0]
-    spread = torch.stack(list(evidence.spread.values())).abs().amax((0, 2))
+    spread = torch.stack(list(evidence.spread.values()))[:, :, :: evidence.rows].abs().amax((0, 2))
     gaps = {b - a for a, b in pairwise(learned)}
     if len(lost) > len(learned) > 1 and len(gaps) == 1 and not spread[lost].any():
         every = gaps.pop()
@@ -279,13 +255,13 @@ def _missing(evidence: Evidence, account: Account) -> Iterator[str]:
         yield f"{who}: {_why_last(evidence, last, spread)}."
     if thrown:
         yield (
-            f"The gradients of the errors at {_spans(thrown)} are thrown away: they are zeroed before an optimizer's "
+            f"The gradients of the errors at {spans(thrown)} are thrown away: they are zeroed before an optimizer's "
             "step. Call zero_grad once for every step, not for every window."
         )
     if silent:
         unread = not set(silent) & set(evidence.read)
         why = "the loop never reads them" if unread else "their outputs or losses are left out, or detached"
-        yield f"The errors at {_spans(silent)} are never counted: {why}."
+        yield f"The errors at {spans(silent)} are never counted: {why}."
 
 
 def _why_last(evidence: Evidence, last: Sequence[int], spread: Tensor) -> str:
@@ -297,25 +273,38 @@ def _why_last(evidence: Evidence, last: Sequence[int], spread: Tensor) -> str:
     return f"no backward takes up {their} loss. Settle the rest at the end of the stream"
 
 
-def _strangers(evidence: Evidence, widest: str) -> Iterator[str]:
-    given = evidence.updates[widest].abs().sum((0, 1))
-    others = [place for place in given.nonzero().flatten().tolist() if place % evidence.rows]
+def _strangers(evidence: Evidence, widest: str, matrix: Tensor) -> Iterator[str]:
+    """Errors that reach other rows; row 1 has errors of its own where it changed its targets with row 0."""
+    given = evidence.updates[widest].sum(0)
+    reached = given.abs() > SAME * given.abs().amax(1, keepdim=True)
+    own = (0, 1) if evidence.swapped else (0,)
+    others = [p for p in reached.any(0).nonzero().flatten().tolist() if p % evidence.rows not in own]
+    said = "rows are mixed in a state or in a batch."
     if others:
-        yield (
-            f"Errors of row 0 reach the steps of row {others[0] % evidence.rows}, at "
-            f"{_spans([place // evidence.rows for place in others])}: rows are mixed in a state or in a batch."
-        )
+        at = spans([place // evidence.rows for place in others])
+        yield f"Errors of row 0 reach the steps of row {others[0] % evidence.rows}, at {at}: {said}"
+    elif evidence.swapped and any((row[row.abs() > SAME] < 0).any() for row in matrix):
+        yield f"Errors of row 1 reach the steps of row 0: {said}"
 
 
 def _padded(evidence: Evidence) -> Iterator[str]:
     uses = chain.from_iterable(evidence.uses.values())
-    counted = [p for use in uses for p in use.reached if p in evidence.padded]
+    counted = {place // evidence.rows for use in uses for place in use.reached if place in evidence.padded}
+    counted |= evidence.behind & {place // evidence.rows for place in evidence.padded}
     if counted:
-        steps = [place // evidence.rows for place in counted]
         yield (
-            f"Padded steps count in the loss: errors at {_spans(steps)}. Leave them out by a mask, or by a target that "
-            "the loss ignores."
+            f"Padded steps count in the loss: errors at {spans(sorted(counted))}. Leave them out by a mask, or by a "
+            "target that the loss ignores."
         )
+
+
+def _ungiven(evidence: Evidence) -> Iterator[str]:
+    """Weights that no optimizer steps on."""
+    names = list(evidence.ungiven)
+    if names:
+        shown = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
+        are = "is given to no optimizer: it never learns" if len(names) == 1 else ""
+        yield f"{listed(shown)} {are or 'are given to no optimizer: they never learn'}."
 
 
 def _clipped(evidence: Evidence) -> Iterator[str]:
@@ -332,17 +321,3 @@ def _clipped(evidence: Evidence) -> Iterator[str]:
             )
             return
         pending = []
-
-
-def _spans(steps: Sequence[int]) -> str:
-    """Steps in words, at most six runs of them: `steps 3, 8 to 11 and 16`."""
-    runs: list[list[int]] = []
-    for step in sorted(set(steps)):
-        if runs and step == runs[-1][-1] + 1:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    words = words if len(words) <= 6 else [*words[:5], "..."]
-    noun = "step" if words == [str(steps[0])] else "steps"
-    return f"{noun} {words[0]}" if len(words) == 1 else f"{noun} {', '.join(words[:-1])} and {words[-1]}"

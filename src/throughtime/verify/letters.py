@@ -40,3 +40,23 @@ def _letter(value: float, past: bool) -> str:
     if abs(value - round(value)) < 0.01 and 1 <= round(value) < 10:
         return "#" if round(value) == 1 else str(round(value))
     return "-" if value < 1 else "+" if value < 10 else "*"
+
+
+def listed(words: Sequence[object]) -> str:
+    """`a, b and c`."""
+    *first, last = map(str, words)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def spans(steps: Sequence[int]) -> str:
+    """Steps in words, at most six runs of them: `steps 3, 8 to 11 and 16`."""
+    runs: list[list[int]] = []
+    for step in sorted(set(steps)):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    words = words if len(words) <= 6 else [*words[:5], "..."]
+    noun = "step" if words == [str(steps[0])] else "steps"
+    return f"{noun} {listed(words)}"

@@ -4,15 +4,14 @@ The outputs of every recurrent layer are one constant vector, so that equal erro
 step; going back, a step hands the error that it gets to the step before as it is, and writes it into the entry of
 the weights' `.grad` that stands for its place in the stream. What the user's loop detaches, adds, drops or zeroes
 then shows in the numbers that the optimizer is given: 1 for a use that an error reaches once.
-States carry the place that they come from in their values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,114 +21,22 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from throughtime.layers import Recurrent
 from throughtime.shapes import Tensor
-from throughtime.verify.places import Places
+from throughtime.verify.tape import FRESH, TINY, Tape, Use
 
 LAYERS = (nn.RNN, nn.LSTM, nn.GRU, Recurrent)
 CELLS = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)
-TINY = 2.0**-40
-"""The scale of every gradient, so that none is ever large enough to be clipped; exact in any float."""
-NOTCH = 2.0**-16
-"""How much a state's values grow with the place that they name."""
-FRESH, UNKNOWN = -1, -2
-"""Places of states that come from no step: zeros, and anything else."""
-
-
-@dataclass(frozen=True)
-class Carrier:
-    """What carries an error back in time: one slot (0: h, 1: c) of one layer of one recurrent module."""
-
-    module: str
-    layer: int
-    slot: int
-
-
-@dataclass
-class Use:
-    """One use of the weights: the places in the stream of its rows, those that their states came from, and those
-    that an error reached."""
-
-    places: list[int]
-    before: list[int]
-    reached: set[int] = field(default_factory=set)
-
-
-@dataclass
-class Tape:
-    """What one run of the loop shows, with one carrier open.
-
-    places    finds stream places in what modules are called with; None: `calls`, of an earlier run, tells them.
-    first     the place whose uses the first entry of the weights' gradient counts.
-    calls     the places (n, rows) of every call of a recurrent module; UNKNOWN for other data under no_grad.
-    events    backward, step, clip, in their order.
-    updates   what the optimizer was given at each of its steps, by place.
-    spread    what backward wrote, whether or not an optimizer took it, by place.
-    slots     layers and slots of every recurrent module, by name.
-    """
-
-    carrier: Carrier
-    total: int
-    first: int = 0
-    places: Places | None = None
-    calls: list[Tensor] = field(default_factory=list)
-    uses: list[Use] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
-    updates: list[Tensor] = field(default_factory=list)
-    spread: Tensor = field(init=False)
-    slots: dict[str, tuple[int, int]] = field(default_factory=dict)
-    given: bool = False
-    called: int = 0
-    grid: Tensor | None = None
-    cursor: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.spread = torch.zeros(self.total, dtype=torch.float64)
-
-    def see(self, inputs: Iterable[Any]) -> None:
-        """Look for steps of the stream in what a module is called with; the first tensor that has them counts."""
-        if self.places is None:
-            return
-        for value in inputs:
-            if isinstance(value, PackedSequence):
-                grid = self.places.find_rows(*pad_packed_sequence(value))
-            else:
-                grid = self.places.find(value) if isinstance(value, Tensor) else None
-            if grid is not None:
-                self.grid, self.cursor = grid, {}
-                return
-
-    def locate(self, name: str, steps: int, rows: int) -> Tensor:
-        """The places (steps, rows) of the call that a recurrent module gets now."""
-        self.called += 1
-        if self.places is None:
-            if self.called > len(self.calls) or self.calls[self.called - 1].shape != (steps, rows):
-                raise ValueError("loop must make the same calls each time. Take out what is drawn or remembered.")
-            return self.calls[self.called - 1]
-        start = self.cursor.get(name, 0)
-        self.cursor[name] = start + steps
-        part = None if self.grid is None else self.grid[start : start + steps]
-        if part is not None and rows == 1 != part.shape[1]:
-            part = part[:, :1]
-        if part is None or part.shape != (steps, rows):
-            if not torch.is_grad_enabled():
-                self.calls.append(torch.full((steps, rows), UNKNOWN))
-                return self.calls[-1]
-            raise ValueError(
-                f"module must be called with steps of x as they stand there; {name} got {steps} x {rows} others. "
-                "Give x in the form in which the module reads it."
-            )
-        self.places.read(part)
-        self.calls.append(part)
-        return part
-
-    def log(self, event: str) -> None:
-        if not (event == "backward" and self.events and self.events[-1] == "backward"):
-            self.events.append(event)
+HALF = (torch.float16, torch.bfloat16)
 
 
 def instrument(module: nn.Module, cells: tuple[Any, ...], tape: Tape) -> nn.Module:
-    """A deep copy whose recurrent modules write to a tape."""
+    """A deep copy whose recurrent modules write to a tape; one of half precision is in float32, which can count."""
     copy = deepcopy(module)
-    for name, found in recurrent(copy, cells):
+    half = [tensor for tensor in chain(copy.parameters(), copy.buffers()) if tensor.dtype in HALF]
+    for tensor in half:
+        tensor.data = tensor.data.float()
+    parts = recurrent(copy, cells)
+    tape.modules = [name for name, _ in parts]
+    for name, found in parts:
         part: Any = found
         if isinstance(part, cells):
             _replace_forward(part, _custom_forward(name, part, part.forward, tape))
@@ -141,7 +48,7 @@ def instrument(module: nn.Module, cells: tuple[Any, ...], tape: Tape) -> nn.Modu
         for weight in part.parameters():
             weight.counted = True
     for part in copy.modules():
-        part.register_forward_pre_hook(_watch(tape), with_kwargs=True)
+        part.register_forward_pre_hook(_watch(tape, raises=bool(half)), with_kwargs=True)
         if isinstance(part, nn.modules.dropout._DropoutNd):
             part.p = 0.0
     for weight in copy.parameters():
@@ -161,10 +68,12 @@ def recurrent(module: nn.Module, cells: tuple[Any, ...]) -> list[tuple[str, nn.M
     return found
 
 
-def counter(part: nn.Module) -> nn.Parameter | None:
-    """The weights whose gradient counts the uses: the largest that learn."""
-    weights = [weight for weight in part.parameters() if weight.requires_grad]
-    return max(weights, key=Tensor.numel, default=None)
+def counter(name: str, part: nn.Module, given: frozenset[str] = frozenset()) -> nn.Parameter | None:
+    """The weights whose gradient counts the uses: the largest that learn, of those that an optimizer is given."""
+    dot = f"{name}." * bool(name)
+    learn = {f"{dot}{key}": weight for key, weight in part.named_parameters() if weight.requires_grad}
+    held = [weight for key, weight in learn.items() if key in given]
+    return max(held or learn.values(), key=Tensor.numel, default=None)
 
 
 def _replace_forward(part: Any, forward: Callable[..., Any]) -> None:
@@ -178,36 +87,23 @@ def _check_layer(name: str, part: Any) -> None:
         raise ValueError(f"{name} must have no proj_size; got {part.proj_size}. Leave it out of the copy to audit.")
 
 
-def _watch(tape: Tape) -> Callable[..., None]:
-    return lambda module, args, kwargs: tape.see((*args, *kwargs.values()))
+def _watch(tape: Tape, *, raises: bool) -> Callable[..., Any]:
+    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if raises:
+            args, kwargs = raised(args), raised(kwargs)
+        tape.see((*args, *kwargs.values()))
+        return args, kwargs
+
+    return before
 
 
-def pattern(width: int, like: Tensor) -> Tensor:
-    """The fixed vector of a width: of outputs, and of what an error is weighed with. Its first entry is 1."""
-    return _pattern(width).to(like)
-
-
-@cache
-def _pattern(width: int) -> Tensor:
-    return 1 + 0.5 * torch.sin(2.4 * torch.arange(width, dtype=torch.float64))
-
-
-def _name_places(places: Sequence[int], width: int, like: Tensor) -> Tensor:
-    """State values (rows, width) that name the places that they come from."""
-    grown = 1 + NOTCH * (torch.tensor(places, dtype=torch.float64) + 1)
-    return (grown[:, None].to(like.device) * pattern(width, like).double()).to(like)
-
-
-def _places_named(state: Tensor) -> list[int]:
-    """The places that state values (rows, width) name."""
-    return [_place_named(value) for value in state.detach()[:, 0].double().tolist()]
-
-
-def _place_named(value: float) -> int:
-    if value == 0:
-        return FRESH
-    place = (value - 1) / NOTCH - 1
-    return round(place) if place > -0.5 and abs(place - round(place)) < 0.1 else UNKNOWN
+def raised(value: Any) -> Any:
+    """The value with float32 in place of half precision."""
+    if isinstance(value, (Tensor, PackedSequence)):
+        return value.float() if (value if isinstance(value, Tensor) else value.data).dtype in HALF else value
+    if type(value) in (tuple, list):
+        return type(value)(map(raised, value))
+    return {name: raised(part) for name, part in value.items()} if type(value) is dict else value
 
 
 class _Step(torch.autograd.Function):
@@ -217,34 +113,29 @@ class _Step(torch.autograd.Function):
     def forward(ctx: Any, note: _Note, x: Tensor, carrier: Tensor | None, *weights: Tensor) -> Any:
         ctx.note, ctx.open, ctx.x = note, carrier is not None, x.shape
         ctx.save_for_backward(*weights)
-        out = pattern(note.width, note.like).expand(len(note.use.places), -1).clone()
+        out = note.tape.pattern(note.width, note.like).expand(len(note.use.places), -1).clone()
         if carrier is None:
             return out
-        return out, _name_places(note.use.places, carrier.shape[-1], note.like)
+        return out, note.tape.named(note.module, note.use.places, carrier.shape[-1], note.like)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        note, weights = ctx.note, ctx.saved_tensors
-        error = torch.stack([grad.double() @ pattern(grad.shape[-1], grad).double() for grad in grads]).sum(0)
-        back = lambda width: error[:, None] * _unit(width, grads[0])  # noqa: E731
+        note, weights, tape = ctx.note, ctx.saved_tensors, ctx.note.tape
+        error = torch.stack([grad.double() @ tape.pattern(grad.shape[-1], grad).double() for grad in grads]).sum(0)
+        back = lambda width: error[:, None] * tape.unit(width, grads[0])  # noqa: E731
+        tape.errors = bool(tape.errors) or bool(error.any())
         if not ctx.open:
             return None, back(ctx.x[-1]).reshape(ctx.x).to(note.like), None, *map(torch.zeros_like, weights)
         note.use.reached |= {place for place, part in zip(note.use.places, error.tolist(), strict=True) if part}
-        note.tape.log("backward")
+        tape.log("backward")
         places = torch.tensor(note.use.places)
-        note.tape.spread.index_add_(0, places, error.cpu())
+        tape.spread.index_add_(0, places, error.cpu())
         written = [
-            _written(weight, places - note.tape.first, error) if index == note.counter else torch.zeros_like(weight)
+            _written(weight, places - tape.first, error) if index == note.counter else torch.zeros_like(weight)
             for index, weight in enumerate(weights)
         ]
         return None, note.like.new_zeros(ctx.x), back(grads[1].shape[-1]).to(note.like), *written
-
-
-def _unit(width: int, like: Tensor) -> Tensor:
-    """What the pattern weighs as 1."""
-    vector = pattern(width, like).double()
-    return vector / vector.square().sum()
 
 
 def _written(weight: Tensor, entries: Tensor, error: Tensor) -> Tensor:
@@ -256,9 +147,10 @@ def _written(weight: Tensor, entries: Tensor, error: Tensor) -> Tensor:
 
 @dataclass
 class _Note:
-    """What a step has to know: its tape, its use, the width of its outputs, which weights count, and a dtype."""
+    """What a step has to know: tape, module and use, the width of its outputs, which weights count, and a dtype."""
 
     tape: Tape
+    module: str
     use: Use
     width: int
     counter: int
@@ -266,24 +158,24 @@ class _Note:
 
 
 def _step(
-    part: nn.Module, tape: Tape, places: Tensor, x: Tensor, carrier: Tensor | None, width: int
+    name: str, part: nn.Module, tape: Tape, places: Tensor, x: Tensor, carrier: Tensor | None, width: int
 ) -> tuple[Tensor, Tensor | None]:
     weights = [weight for weight in part.parameters() if weight.requires_grad]
     like = next(part.parameters()).detach()
-    counted = counter(part)
+    counted = counter(name, part, tape.given)
     index = next((i for i, weight in enumerate(weights) if weight is counted), -1)
-    use = Use(places.tolist(), [] if carrier is None else _places_named(carrier))
+    use = Use(places.tolist(), [] if carrier is None else tape.places_named(name, carrier))
     if carrier is not None:
         tape.uses.append(use)
     x = x if x.is_floating_point() else like.new_zeros(len(use.places), 1)
-    result = _Step.apply(_Note(tape, use, width, index, like), x, carrier, *weights)
+    result = _Step.apply(_Note(tape, name, use, width, index, like), x, carrier, *weights)
     return (result, None) if carrier is None else result
 
 
-def _as_state(out: Tensor, places: Sequence[int], width: int) -> Tensor:
+def _as_state(name: str, tape: Tape, out: Tensor, places: Sequence[int], width: int) -> Tensor:
     """A state that names its places and hands its error to outputs."""
-    weigh = _unit(out.shape[-1], out)[:, None] * pattern(width, out).double()
-    return (out - out.detach()) @ weigh.to(out) + _name_places(places, width, out)
+    weigh = tape.unit(out.shape[-1], out)[:, None] * tape.pattern(width, out).double()
+    return (out - out.detach()) @ weigh.to(out) + tape.named(name, places, width, out)
 
 
 def _layer_forward(name: str, part: Any, tape: Tape) -> Callable[..., Any]:
@@ -314,15 +206,18 @@ def _layer_forward(name: str, part: Any, tape: Tape) -> Callable[..., Any]:
             live = torch.ones(rows, dtype=torch.bool) if lengths is None else torch.as_tensor(lengths) > i
             if reset is not None and carrier is not None:
                 carrier = carrier.masked_fill(reset[i][:, None], 0)
-            out, after = _step(part, tape, places[i], x[i], carrier, units)
+            out, after = _step(name, part, tape, places[i], x[i], carrier, units)
             if carrier is not None and after is not None:
                 carrier = torch.where(live[:, None], after, carrier)
             last = torch.where(live[:, None], out, last)
             ends = [int(p) if alive else end for p, alive, end in zip(places[i], live, ends, strict=True)]
-            outs.append(out * live[:, None])
-        final = _final(tape.carrier if open else None, carrier, last, ends, layers, slots)
+            outs.append(out)
+        final = _final(name, tape, carrier, last, ends, (layers, slots))
         final = [slot[:, 0] if single else slot for slot in final]
         y: Any = torch.stack(outs)
+        if lengths is not None:
+            y = y * (torch.arange(len(outs))[:, None] < torch.as_tensor(lengths)).to(y)[..., None]
+            watch_padding(y, torch.as_tensor(lengths), False, tape)
         y = y[:, 0] if single else y.transpose(0, 1) if batch_first and not packed else y
         if packed:
             y = pack_padded_sequence(y, torch.as_tensor(lengths), enforce_sorted=False)
@@ -331,17 +226,33 @@ def _layer_forward(name: str, part: Any, tape: Tape) -> Callable[..., Any]:
     return forward
 
 
+def watch_padding(y: Tensor, lengths: Tensor, batch_first: bool, tape: Tape) -> None:
+    """Note the steps behind the ends of rows at which outputs (T, B, H) get an error."""
+    first = int(tape.calls[-1].min()) if tape.places is not None and tape.calls else -1
+    if first < 0 or not y.requires_grad:
+        return
+
+    def note(grad: Tensor) -> None:
+        grad = grad.transpose(0, 1) if batch_first else grad
+        dead = torch.arange(len(grad))[:, None] >= lengths.cpu()
+        counted = (dead.to(grad.device) & grad.flatten(2).any(-1)).any(1)
+        tape.padding.update((first, step) for step in counted.nonzero().flatten().tolist())
+
+    y.register_hook(note)
+
+
 def _final(
-    open: Carrier | None, carrier: Tensor | None, last: Tensor, ends: list[int], layers: int, slots: int
+    name: str, tape: Tape, carrier: Tensor | None, last: Tensor, ends: list[int], sizes: tuple[int, int]
 ) -> list[Tensor]:
     """The state after a call: the open carrier, the h of that layer and those above it, and what carries nothing."""
-    closed, spoken = _name_places(ends, last.shape[-1], last), _as_state(last, ends, last.shape[-1])
+    closed, spoken = tape.named(name, ends, last.shape[-1], last), _as_state(name, tape, last, ends, last.shape[-1])
 
     def at(layer: int, slot: int) -> Tensor:
-        if open is not None and carrier is not None and (layer, slot) == (open.layer, open.slot):
+        if carrier is not None and (layer, slot) == (tape.carrier.layer, tape.carrier.slot):
             return carrier
-        return spoken if slot == 0 and (open is None or layer >= open.layer) else closed
+        return spoken if slot == 0 and (carrier is None or layer >= tape.carrier.layer) else closed
 
+    layers, slots = sizes
     return [torch.stack([at(layer, slot) for layer in range(layers)]) for slot in range(slots)]
 
 
@@ -391,10 +302,10 @@ def _once(
     """One step of a cell: its outputs and the state after, each slot (rows, width)."""
     places = tape.locate(name, 1, len(state[0]))[0]
     slot = tape.carrier.slot if tape.carrier.module == name else None
-    out, after = _step(part, tape, places, x, None if slot is None else state[slot], width)
+    out, after = _step(name, part, tape, places, x, None if slot is None else state[slot], width)
     ends = places.tolist()
-    final = [_name_places(ends, old.shape[-1], out) for old in state]
-    final[0] = _as_state(out, ends, state[0].shape[-1])
+    final = [tape.named(name, ends, old.shape[-1], out) for old in state]
+    final[0] = _as_state(name, tape, out, ends, state[0].shape[-1])
     if slot is not None and after is not None:
         final[slot] = after
     return out, final
