@@ -32,7 +32,18 @@ def test_a_line_has_what_was_promised(capsys):
     assert first.startswith("0:19 left  train 1.443 bits/char")
     assert "validation 1.000 bits/char" in second
     assert "2k char/s" in second
-    assert "gradient 0.5" in second
+    assert "gradient 0.5  update 2" in second  # nothing is clipped without a bound
+
+
+def test_the_last_memory_and_the_share_of_clipped_updates_stay_in_the_line(capsys):
+    shown = progress.Progress(characters=1.0, targets=9, limits={"updates": 9})
+    shown.show(record(1))
+    assert "memory" not in shown.line(record(1))
+    shown.show(record(2, memory=23.44, clipped=True, clip_share=0.5))
+    assert "memory 23.4 steps  gradient 0.5, 50 % clipped  update 2" in shown.line(record(2, clip_share=0.5))
+    assert "memory 23.4 steps  gradient 0.5, 33 % clipped  update 3" in shown.line(record(3, clip_share=1 / 3))
+    shown.show(record(4, memory=math.inf))
+    assert "the error does not fade  gradient" in shown.line(record(4))
 
 
 @pytest.mark.parametrize("columns", [20, 40, 200])

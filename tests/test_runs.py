@@ -57,6 +57,7 @@ def test_the_folder(run):
     assert training["optimizer"]["name"] == "AdamW"
     assert run.vocabulary == text().vocabulary
     fields = {"update", "epoch", "targets", "loss", "norm", "clipped", "rate", "seconds", "validation", "best", "note"}
+    fields |= {"clip_share", "memory"}
     assert all(set(record) == fields for record in run.records())
 
 

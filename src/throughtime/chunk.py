@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -72,6 +72,7 @@ class Chunk:
         return replace(self, y=None, mask=None)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Chunks in time order; `[i]` costs O(1), so that a stopped run resumes anywhere."""
 

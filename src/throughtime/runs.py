@@ -38,6 +38,8 @@ CONFIG, METRICS, WEIGHTS, RESUME, VOCABULARY = (
     "resume.safetensors",
     "vocabulary.json",
 )
+MATCHED = ("credit", "streams", "steps", "chunks")
+"""What must be as it was, of the training section, for a run to go on; the optimiser and the text beside it."""
 
 
 class Run:
@@ -158,6 +160,18 @@ class Run:
                 break
         return found
 
+    def must_match(self, training: Mapping[str, Any], text: Text | None) -> None:
+        """Raise ValueError unless what was saved was trained with this: the training section, and the text if any."""
+        saved = self.config.get("training", {})
+        pairs = [(name, saved.get(name, training[name]), training[name]) for name in MATCHED]
+        optimizer = training["optimizer"]["name"]
+        pairs.append(("optimizer", saved.get("optimizer", {}).get("name", optimizer), optimizer))
+        if text is not None and "sha256_of_ids" in self.config.get("text", {}):
+            pairs.append(("text", self.config["text"]["sha256_of_ids"], text.fingerprint))
+        for name, then, now in pairs:
+            if then != now:
+                raise ValueError(f"{name} must be as {self.path} was trained with, {then}; got {now}. Make a new run.")
+
     def rewind(self, update: int) -> None:
         """Forget the log after an update, as a resumed run makes it again."""
         kept = "".join(json.dumps(record) + "\n" for record in self.records() if record["update"] <= update)
@@ -210,8 +224,7 @@ def load(path: str | Path) -> Run:
 def clean(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with None for numbers that JSON has no word for."""
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
     }
 
 

@@ -14,7 +14,17 @@ import torch
 
 from throughtime.cells import cells
 from throughtime.cli.interruption import Interruption
-from throughtime.cli.options import NetworkOptions, Options, Recipe, TrainingOptions, given, recipe, refuse, seconds_of
+from throughtime.cli.options import (
+    NetworkOptions,
+    Options,
+    Recipe,
+    TrainingOptions,
+    flag,
+    given,
+    recipe,
+    refuse,
+    seconds_of,
+)
 from throughtime.cli.progress import Progress
 from throughtime.credit import BPTT, Credit, credit_named
 from throughtime.data import Chunks, Text, Vocabulary, parse_split, shakespeare
@@ -46,6 +56,7 @@ class Job:
     limits: Limits
     validate_every: int | None
     patience: int | None
+    probe_every: int | None
     sections: dict[str, Any]
 
 
@@ -134,6 +145,8 @@ def prepare(text: Text, section: Mapping[str, Any], options: Options) -> Job:
     seed = 0 if training.seed is None else training.seed
     torch.manual_seed(seed)
     net = make_network(text.size, options.network, advice).to(device_named(training.device or "auto"))
+    if isinstance(net, Window):
+        refuse(training, ("probe_every",), "with --cell mlp, through which no error goes back")
     credit = BPTT(h=advice.steps, every=advice.steps) if training.credit is None else credit_named(training.credit)
     limits, looks = _limits(own, advice, chunks, credit)
     clip = 1.0 if training.clip is None else training.clip
@@ -149,6 +162,7 @@ def prepare(text: Text, section: Mapping[str, Any], options: Options) -> Job:
         limits=limits,
         validate_every=None if validation is None else training.validate_every or looks,
         patience=training.patience,
+        probe_every=training.probe_every,
         sections=_sections(text, section),
     )
 
@@ -256,7 +270,7 @@ def restore(run: Run, training: TrainingOptions) -> Job:
     """The training of a run's folder, under the limits that training gives, or else its own."""
     odd = [name for name in given(training) if name not in ("epochs", "updates", "time", "device")]
     if odd:
-        raise ValueError(f"--resume must go with --epochs, --updates, --time or --device alone; got --{odd[0]}.")
+        raise ValueError(f"--resume must go with --epochs, --updates, --time or --device alone; got {flag(odd[0])}.")
     config = run.config
     if "command" not in config:
         raise ValueError(f"{run.path} was made in Python. Go on there: train(..., run={str(run.path)!r}, resume=True).")
@@ -277,6 +291,7 @@ def restore(run: Run, training: TrainingOptions) -> Job:
             limits={name: saved.get(name) for name in limits} if limits == NO_LIMITS else limits,
             validate_every=saved.get("validate_every"),
             patience=saved.get("patience"),
+            probe_every=saved.get("probe_every"),
             sections={},
         )
     except KeyError as error:
@@ -303,6 +318,7 @@ def fit(job: Job, path: str | os.PathLike[str], progress: Progress, *, resume: b
             validation=job.validation,
             validate_every=job.validate_every,
             patience=job.patience,
+            probe_every=job.probe_every,
             run=os.fspath(path),
             resume=resume,
             config=job.sections,

@@ -5,8 +5,10 @@ No torch here, so that help and version answer at once.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -99,6 +101,8 @@ class TrainingOptions:
     """Updates between two looks at the validation part. [default: ten looks a training]"""
     patience: Count | None = None
     """Stop after this many looks without a new lowest validation loss."""
+    probe_every: Whole | None = None
+    """Updates between two measurements of how far back the error reaches; 0: none. [default: 250]"""
     seed: Whole | None = None
     """Of the first weights and of dropout. [default: 0]"""
     device: Literal["auto", "cpu", "cuda"] | None = None
@@ -145,6 +149,16 @@ def refuse(options: Any, names: tuple[str, ...], why: str) -> None:
     odd = [flag(name) for name in names if getattr(options, name) is not None]
     if odd:
         raise ValueError(f"{odd[0]} must be left out {why}; it would have no effect.")
+
+
+def check_picture(path: Path | None) -> None:
+    """Raise ValueError for a file that no picture can be written to, before the work."""
+    if path is not None and path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--picture must end in .png, .svg or .pdf; got {path}.")
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"--picture must be in a folder that exists; {path.parent} does not.")
+    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise ValueError(f"--picture must be a file that can be written; {path} cannot. Give another path.")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Progress:
         self.last: Record | None = None
         self._losses: deque[float] = deque(maxlen=50)
         self._validation: float | None = None
+        self._memory: float | None = None
         self._first: Record | None = None
         self._printed = -math.inf
         self._console = Console(stderr=True, highlight=False)
@@ -62,6 +63,8 @@ class Progress:
         self._losses.append(record.loss)
         if record.validation is not None:
             self._validation = record.validation
+        if record.memory is not None:
+            self._memory = record.memory
         if self.json:
             print(json.dumps(clean(asdict(record))), flush=True)
         if record.note:
@@ -86,7 +89,11 @@ class Progress:
         if seconds > 0:
             rate = (record.targets - self._first.targets) * self.characters / seconds
             parts.append(f"{_thousands(rate)} char/s")
-        parts += [f"gradient {record.norm:.2g}{' clipped' if record.clipped else ''}", f"update {record.update}"]
+        if self._memory is not None:
+            finite = math.isfinite(self._memory)
+            parts.append(f"memory {self._memory:.3g} steps" if finite else "the error does not fade")
+        clipped = "" if record.clip_share is None else f", {100 * record.clip_share:.0f} % clipped"
+        parts += [f"gradient {record.norm:.2g}{clipped}", f"update {record.update}"]
         return "  ".join(parts)
 
     def _left(self, record: Record) -> float:

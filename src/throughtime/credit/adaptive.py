@@ -131,6 +131,11 @@ class AdaptiveBPTT(Credit):
         check(net, "AdaptiveBPTT", "BPTT(h) or RandomTruncation")
         return Watch(0, self.probe, state=detach(state))
 
+    def held(self, memory: Watch) -> tuple[State, tuple[Chunk, ...]]:
+        if memory.choice is None or memory.windows is None:
+            return memory.state, memory.seen
+        return self._bptt(memory.choice).held(memory.windows)
+
     def note(self, memory: Watch) -> str:
         return "" if memory.choice is None else memory.choice.words
 

@@ -55,6 +55,11 @@ class Credit(ABC):
     def __call__(self, net: nn.Module, loss: Loss, chunk: Chunk, memory: Any) -> tuple[Estimate, Any]:
         """Read the next chunk; returns the estimate of what it settles, and the memory for the next call."""
 
+    def held(self, memory: Any) -> tuple[State, tuple[Chunk, ...]]:
+        """A state of the stream and the steps that were read since, all that the next call goes back to; those without
+        targets are settled already. What the memory has as `state` and `pending`, where it has them."""
+        return getattr(memory, "state", None), getattr(memory, "pending", ())
+
     def note(self, memory: Any) -> str:
         """What the algorithm chose, and why, in a sentence for the record; empty when there was nothing to choose."""
         return ""

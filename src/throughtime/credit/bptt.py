@@ -174,6 +174,11 @@ class BPTT(Credit):
             return total, self.start(net, memory.state)
         return total, replace(memory, pending=(steps,) if steps.steps else ())
 
+    def held(self, memory: Memory) -> tuple[State, tuple[Chunk, ...]]:
+        if memory.past is None or self.h == self.period:
+            return memory.state, memory.pending
+        return memory.stored[0].state, (memory.past, *memory.pending)
+
     def _settle(self, net: nn.Module, loss: Loss, new: Chunk, memory: Memory) -> tuple[Estimate, Memory]:
         """The estimate of the errors of the new steps, and the memory after them."""
         if not self.replay and not isinstance(net, Window):
