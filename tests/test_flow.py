@@ -9,7 +9,9 @@ from torch import nn
 
 from throughtime import flow
 from throughtime.chunk import Chunk
-from throughtime.flow import ErrorByLag, error_by_lag
+from throughtime.flow import error_by_lag
+from throughtime.flow.kept import kept
+from throughtime.flow.measuring import by_part
 from throughtime.nets import Adapted, Network, Window, cross_entropy, squared_error
 
 T, B, I, H, A = 13, 3, 4, 5, 6
@@ -124,7 +126,7 @@ def test_a_linear_network_has_slope_log10_a(a: float):
     np.testing.assert_allclose(np.diff(found.mean), math.log10(a), atol=1e-12)
     kept = a ** np.arange(13)
     assert found.share(4) == pytest.approx(kept[:4].sum() / kept.sum(), rel=1e-12)
-    assert found.half_life == {0.5: 1, 0.9: 7}.get(a)  # 0.9^6 = 0.53, 0.9^7 = 0.48
+    assert found.half_life == (pytest.approx(math.log(0.5) / math.log(a), rel=1e-9) if a < 1 else None)
 
 
 def test_a_restart_takes_the_lags_beyond_it_out():
@@ -208,15 +210,28 @@ def test_exact_zeros_count_as_the_floor():
     assert math.isnan(found.share(2))
 
 
-def test_small_norms_do_not_underflow_in_float32():
-    net = network("elman:phi=identity").float()
+@pytest.mark.parametrize("kind", ["library", "subclass", "module"])
+def test_an_error_without_a_gradient_is_no_pair(kind: str):
+    """As that of a softmax that is sure to the last digit: there is nothing to follow back."""
+    torch.manual_seed(0)
+    net = (Network if kind == "library" else Foreign)("gru", inputs=I, units=H, outputs=A).double()
+    data = chunk()
+    sure = Chunk(data.x, (torch.arange(T) % 2).double()[:, None, None].expand(T, B, A))
+    measured = Adapted(net) if kind == "module" else net
+    found = error_by_lag(measured, lambda y, weight: y * weight, sure, 4, samples=100)
+    assert found.count.tolist() == [4 * B] * len(found.lags)  # at the odd steps from 4 to 12
+    assert (found.mean > -10).all()
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_small_norms_do_not_underflow_in_float32(foreign: bool):
+    net = (Foreign if foreign else Network)("elman:phi=identity", inputs=I, units=H, outputs=A)
     with torch.no_grad():
         net.get_parameter("layers.weight_hh_l0").copy_(1e-3 * torch.eye(H))
     data = chunk()
     found = error_by_lag(net, cross_entropy, Chunk(data.x.float(), data.y), 10)
-    np.testing.assert_allclose(
-        np.diff(found.mean), -3, atol=1e-4
-    )  # ten products in float32, relative 6e-8 each
+    # ten products in float32, relative 6e-8 each
+    np.testing.assert_allclose(np.diff(found.mean), -3, atol=1e-4)
 
 
 def test_targets_may_be_numbers():
@@ -224,13 +239,110 @@ def test_targets_may_be_numbers():
     assert np.isfinite(error_by_lag(network("gru"), squared_error, data, 4).mean).all()
 
 
-def test_share_and_half_life():
-    values = np.log10([8.0, 6.0, 3.0, 1.0])
-    lag = ErrorByLag(np.arange(4), values, values, values, np.full(4, 2), np.array([16.0, 12.0, 6.0, 2.0]))
-    assert [lag.share(h) for h in (1, 2, 3, 4, 9)] == pytest.approx([16 / 36, 28 / 36, 34 / 36, 1, 1])
-    assert lag.half_life == 2
-    with pytest.raises(ValueError, match="h must be a number of steps, at least 1; got 0"):
-        lag.share(0)
+CELLS = ["elman", "elman:phi=relu", "gru", "lstm", "ctrnn:alpha=0.3"]
+
+
+class Foreign(Network):
+    """A Network that counts as a module of the user's, which is measured by automatic differentiation."""
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("options", [{}, {"layers": 3}, {"layers": 2, "embedding": 3}])
+def test_all_lags_at_once_equal_windows_side_by_side(cell: str, options: dict):
+    torch.manual_seed(0)
+    net, other = (kind(cell, inputs=I, units=H, outputs=A, **options).double() for kind in (Network, Foreign))
+    other.load_state_dict(net.state_dict())
+    data = chunk(reset=torch.rand(T, B) < 0.1, mask=torch.rand(T, B) * (torch.rand(T, B) < 0.7))
+    if "embedding" in options:
+        data = Chunk(torch.randint(I, (T, B)), data.y, data.mask, data.reset)
+    at = np.array([6, 9, 12])
+    state = tuple(numbers(net.layers.depth, B, H) for _ in range(net.layers.cell.slots))
+    found = [by_part(n, cross_entropy, data, 6, at, state) for n in (net, other)]
+    np.testing.assert_allclose(found[0][0].norms, found[1][0].norms, rtol=1e-10)
+    assert list(found[0][1]) == list(found[1][1])
+    for name, part in found[0][1].items():
+        np.testing.assert_allclose(part.norms, found[1][1][name].norms, rtol=1e-10, atol=1e-30)
+    assert np.isnan(found[0][0].norms).any()
+
+
+def test_windows_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    net, data, at = Foreign("lstm", inputs=I, units=H, outputs=A).double(), chunk(), np.array([6, 8, 9, 11, 12])
+    found = []
+    for rows in (64, 2 * B, 1):
+        monkeypatch.setattr(flow.windows, "ROWS", rows)
+        found.append(
+            (by_part(net, cross_entropy, data, 6, at, None), kept(net, cross_entropy, data, at, 6, None, None))
+        )
+    for (whole, parts), cut in found[1:]:
+        np.testing.assert_allclose(whole.norms, found[0][0][0].norms, rtol=1e-12)
+        for name, part in parts.items():
+            np.testing.assert_allclose(part.norms, found[0][0][1][name].norms, rtol=1e-12)
+        np.testing.assert_allclose(cut.error, found[0][1].error, atol=1e-14)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_squares_of_the_parts_add_up_to_the_whole(cell: str):
+    net = network(cell, layers=2)
+    whole, parts = by_part(net, cross_entropy, chunk(), 5, np.array([5, 9]), None)
+    slots = ("h", "c") if cell == "lstm" else ("h",)
+    assert list(parts) == [f"{slot} of layer {layer}" for slot in slots for layer in (1, 2)]
+    total = sum(np.nan_to_num(part.norms) ** 2 for part in parts.values())
+    np.testing.assert_allclose(np.sqrt(total), whole.norms, rtol=1e-12)
+    assert np.isnan(parts["h of layer 1"].norms[0]).all()  # the error at t sees the last layer's h alone
+    assert (parts["h of layer 1"].norms[1:] > 0).all()
+
+
+def test_the_names_of_other_states():
+    torch.manual_seed(0)
+    one = by_part(Adapted(Headed(nn.LSTM, "final")), cross_entropy, chunk(), 3, np.array([5]), None)[1]
+    assert list(one) == ["h of layer 1", "c of layer 1"]
+    assert list(by_part(Pair(), cross_entropy, chunk(), 3, np.array([5]), None)[1]) == [
+        "state[0]",
+        "state[1][0]",
+        "state[1][1]",
+    ]
+
+
+class Pair(nn.Module):
+    """A state of two tensors, one of them with an axis before the streams."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(I, A, dtype=torch.float64)
+
+    def forward(self, x, state=None, reset=None):
+        a, b = state or (x.new_zeros(x.shape[1], I), x.new_zeros(2, x.shape[1], I))
+        ys = []
+        for step in x:
+            a, b = a / 2 + step, torch.stack((b[0] / 3 + step, b[1] / 4 + step))
+            ys.append(self.out(a + b[0] + b[1]))
+        return torch.stack(ys), (a, b)
+
+
+def test_the_parts_of_a_state_fade_each_at_its_own_rate():
+    _, parts = by_part(Pair(), cross_entropy, chunk(), 5, np.array([5, 9]), None)
+    for part, a in zip(parts.values(), (1 / 2, 1 / 3, 1 / 4), strict=True):
+        assert part.decay.rate == pytest.approx(a, rel=1e-12)
+        np.testing.assert_array_equal(part.lags, range(1, 6))
+
+
+def test_what_explodes_beyond_float32_is_followed_and_elsewhere_infinite():
+    data = Chunk(torch.zeros(60, B, I), torch.randint(A, (60, B)))
+    found = []
+    for kind in (Network, Foreign):
+        torch.manual_seed(0)
+        net = kind("elman:phi=identity", inputs=I, units=H, outputs=A)
+        with torch.no_grad():
+            net.get_parameter("layers.weight_hh_l0").copy_(10 * torch.eye(H))
+            net.get_parameter("layers.bias_ih_l0").zero_()
+            net.get_parameter("layers.bias_hh_l0").zero_()
+        found.append(error_by_lag(net, cross_entropy, data, 50))
+    ours, other = found
+    np.testing.assert_allclose(np.diff(ours.mean), 1, atol=1e-5)
+    assert np.isinf(other.norms[-1]).all()
+    assert math.isnan(other.share(3))
+    assert other.decay.rate == pytest.approx(10, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +359,21 @@ def test_what_cannot_be_measured_is_said(change: dict, sentence: str):
     arguments = {"chunk": chunk(), "lags": 4} | change
     with pytest.raises(ValueError, match=sentence):
         error_by_lag(network("elman"), cross_entropy, **arguments)
+
+
+def test_weights_that_are_not_finite_are_refused():
+    for kind in (Network, Foreign):
+        net = kind("gru", inputs=I, units=H, outputs=A).double()
+        with torch.no_grad():
+            net.readout.bias[0] = math.nan
+        with pytest.raises(ValueError, match="net must give finite errors to measure; got nan"):
+            error_by_lag(net, cross_entropy, chunk(), 4)
+
+
+def test_both_directions_are_refused():
+    net = Adapted(nn.GRU(I, A, bidirectional=True))
+    with pytest.raises(TypeError, match="net must read forwards alone; got module with bidirectional=True"):
+        error_by_lag(net, cross_entropy, chunk(), 2)
 
 
 def test_networks_without_a_memory_are_refused():

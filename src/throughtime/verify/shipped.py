@@ -22,6 +22,7 @@ from throughtime.recurrent import FullyRecurrent
 from throughtime.shapes import Tensor
 from throughtime.verify.cell import check_cell
 from throughtime.verify.credit import Case, brute_force, check_credit, compare, text, total, worst
+from throughtime.verify.flow import flow_laws
 from throughtime.verify.result import Measured, Result, check, distance, random, rounding
 
 DOUBLE = torch.float64
@@ -298,4 +299,5 @@ GROUPS: dict[str, Callable[[], Iterator[Result]]] = {
     "networks": _networks,
     "windows": _windows,
     "credit": _credit,
+    "flow": lambda: flow_laws(variants(cells)),
 }
