@@ -45,12 +45,13 @@ Run = Callable[..., Answer]
 
 @pytest.fixture(name="run")
 def run_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in an empty folder of its own."""
+    """Runs a command line in an empty folder of its own; a training writes its report where a test asks for it."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: object) -> Answer:
+    def call(*words: object, report: bool = False) -> Answer:
         capsys.readouterr()
-        code = cli.main([str(word) for word in words])
+        quick = ["--no-report"] if words[:1] == ("train",) and not report else []
+        code = cli.main([*map(str, words), *quick])
         return Answer(code, *capsys.readouterr())
 
     return call
@@ -62,7 +63,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "story.txt").write_text(story())
     words = ["train", str(folder / "story.txt"), "--split", "0.8,0.1,0.1", "--updates", "60", *SMALL]
-    assert cli.main([*words, "--run", str(folder / "run")]) == 0
+    assert cli.main([*words, "--run", str(folder / "run"), "--no-report"]) == 0
     return folder / "run"
 
 

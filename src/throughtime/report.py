@@ -1,45 +1,27 @@
-"""Pictures of a training and of its error by lag, and the one-page report that opens offline."""
+"""The page of a run, and of several runs: one file that opens offline, with what matters on its first screen."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
-from throughtime.flow import ErrorByLag
+from throughtime.pictures import ErrorAgainstLag, LearningCurves, Picture
+from throughtime.pictures.style import DARK, LIGHT, percent, variables
+from throughtime.version import __version__
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from throughtime.flow import Flow
 
-COLOURS = {
-    "ink": "#1b1f24",
-    "faint": "#8a929c",
-    "first": "#0072b2",
-    "second": "#d55e00",
-    "third": "#009e73",
-    "fourth": "#cc79a7",
-}
-"""The colours of the pictures, by their names in the page's style sheet, which has others for a dark screen.
-Those of the series are from Okabe and Ito (2008), apart for the colour-blind; their dashes are for print."""
-
-_SERIES = (
-    ("first", "-"),
-    ("second", (0, (5, 1.5))),
-    ("third", (0, (1, 1))),
-    ("fourth", (0, (4, 1.5, 1, 1.5))),
-)
-_SIZES = {"wide": (7.4, 3.7), "narrow": (3.9, 3.4)}
-_POINTS = 400
+LEVEL = 0.0005
+"""Nats: losses that differ by less are called level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +29,16 @@ class Summary:
     """What a report tells of a network: of the weights with the lowest validation loss, which a run keeps.
 
     title      a line; sentence: what was trained, on what, for how long.
-    facts      the configuration: (name, value).
+    facts      the choices that matter: (name, value); config: all of them, by name.
     records    one mapping an update, as in metrics.jsonl: `update`, `loss` and, where there are, `targets`
-               (learned from so far) and `validation` (None when it was not evaluated); nats a unit.
+               (learned from so far), `seconds` and `validation` (None when it was not evaluated); nats a unit.
+    loss       of the weights that were kept, on text held out; None: the lowest validation loss of the records.
     baseline   what to beat: (name, nats a unit on the validation text).
     samples    texts that the network wrote: (caption, text).
-    lag        the error by lag of the trained network; h: where its training cut the error off.
+    flow       how far the error reaches in the trained network; pictures: what to show after the learning curves.
+    missing    sentences: what cannot be shown, and why.
+    advice     what to do next, after what flow advises; longer: the command that trains it longer.
+    weights    how many the network learns.
     reproduce  the command that does it again.
     unit       what a loss is counted by: character, byte, word.
     """
@@ -60,247 +46,278 @@ class Summary:
     title: str
     sentence: str
     facts: Sequence[tuple[str, object]] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()
+    loss: float | None = None
     baseline: tuple[str, float] | None = None
     samples: Sequence[tuple[str, str]] = ()
-    lag: ErrorByLag | None = None
-    h: int | None = None
+    flow: Flow | None = None
+    pictures: Sequence[Picture] = ()
+    missing: Sequence[str] = ()
+    advice: Sequence[str] = ()
+    longer: str = ""
+    weights: int | None = None
     reproduce: str = ""
     unit: str = "character"
 
 
 def write_report(folder: str | Path, summary: Summary) -> Path:
     """Write `report.html` into an existing folder: one file that opens offline and requests nothing."""
-    source = files("throughtime").joinpath("templates/report.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-    page = template.render(summary=summary, verdict=verdict(summary), pictures=_pictures(summary))
-    path = Path(folder) / "report.html"
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    curves = [LearningCurves(summary.records, summary.baseline, summary.unit)] if summary.records else []
+    page = {
+        "title": summary.title,
+        "sentence": summary.sentence,
+        "cards": _cards(summary),
+        "pictures": _drawn([*curves, *summary.pictures]),
+        "missing": summary.missing,
+        "summary": summary,
+    }
+    return _write(Path(folder) / "report.html", "report.html", page)
+
+
+def write_comparison(path: str | Path, summaries: Mapping[str, Summary]) -> Path:
+    """Write a page that holds two or more runs, by name, beside each other, into an existing folder."""
+    if len(summaries) < 2:
+        raise ValueError(f"a comparison must have at least two runs; got {len(summaries)}. Give another run.")
+    every = list(summaries.values())
+    page = {
+        "title": f"{', '.join(summaries)} beside each other",
+        "sentence": f"{len(every)} runs, each with the weights that it kept.",
+        "cards": _comparison_cards(summaries),
+        "pictures": _drawn(_shared_pictures(summaries)),
+        "missing": list(dict.fromkeys(f"{name}: {text}" for name, one in summaries.items() for text in one.missing)),
+        "names": list(summaries),
+        "results": _results(every),
+        "verdicts": [
+            (name, sentence_case(one.flow.verdict)) for name, one in summaries.items() if one.flow is not None
+        ],
+        "differences": differences([summary.config for summary in every]),
+        "commands": [summary.reproduce for summary in every if summary.reproduce],
+    }
+    return _write(Path(path), "report-runs.html", page)
+
+
+def _write(path: Path, name: str, page: Mapping[str, Any]) -> Path:
+    """Render a template under a temporary name, and rename it when it is whole."""
+    templates = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_source)
+    )
+    style = {"light": Markup(variables(LIGHT)), "dark": Markup(variables(DARK)), "version": __version__}
+    text = templates.get_template(name).render(**style, **page)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
 
 
-def _pictures(summary: Summary) -> list[dict[str, Any]]:
-    """The pictures of a report: heading, drawings by size of screen, reading."""
-    found = []
-    if summary.records:
+def _source(name: str) -> str:
+    return files("throughtime").joinpath("templates", name).read_text(encoding="utf-8")
 
-        def learning(ax: Axes) -> Axes:
-            return plot_learning(summary.records, summary.baseline, ax, unit=summary.unit)
 
-        found.append(_picture("What it learned", learning, read_learning(summary)))
-    lag, h = summary.lag, summary.h
-    if lag is not None:
+def _drawn(pictures: Iterable[Picture]) -> Iterator[dict[str, Any]]:
+    """Each picture for wide and narrow screens, with its reading, which is its alternative text too."""
+    for picture in pictures:
+        drawings = {size: Markup(picture.svg(size)) for size in picture.sizes}
+        yield {"heading": picture.heading, "drawings": drawings, "reading": picture.reading}
 
-        def back(ax: Axes) -> Axes:
-            return plot_error_by_lag(lag, h, ax)
 
-        found.append(_picture("How far back it learned", back, read_error_by_lag(lag, h)))
-    return found
+# The first screen of a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One of the three answers of the first screen: a figure with its unit, a sentence, or steps."""
+
+    heading: str
+    figure: str = ""
+    unit: str = ""
+    text: str = ""
+    steps: Sequence[str] = ()
+
+
+def _cards(summary: Summary) -> list[Card]:
+    """How well, how far back, what next."""
+    loss = reached(summary)
+    figure, unit = (f"{loss:.3f}", f"nats per {summary.unit}") if math.isfinite(loss) else ("", "")
+    well = Card(heading="How well", figure=figure, unit=unit, text=verdict(summary))
+    return [well, _far(summary), Card(heading="What to do next", steps=next_steps(summary))]
+
+
+def _far(summary: Summary) -> Card:
+    heading = "How far back"
+    if summary.flow is None:
+        return Card(heading=heading, text=summary.missing[0] if summary.missing else "It was not measured.")
+    memory, text = _memory(summary.flow), sentence_case(summary.flow.verdict)
+    return Card(heading=heading, figure=memory, unit=f"{summary.unit}s of memory", text=text)
+
+
+def reached(summary: Summary) -> float:
+    """The loss on text held out, or where nothing was held out the last one in training; NaN where none is finite."""
+    if summary.loss is not None:
+        return summary.loss
+    records = summary.records
+    if _held_out(summary):
+        losses = [record["validation"] for record in records if record.get("validation") is not None]
+        return min((float(loss) for loss in losses if math.isfinite(loss)), default=math.nan)
+    last = records[-1].get("loss") if records else None
+    return math.nan if last is None or not math.isfinite(last) else float(last)
+
+
+def _held_out(summary: Summary) -> bool:
+    """Whether the loss is on text that the network did not learn from."""
+    return summary.loss is not None or any(record.get("validation") is not None for record in summary.records)
 
 
 def verdict(summary: Summary) -> str:
     """How well the network does against the baseline, in one sentence."""
-    unit, baseline = summary.unit, summary.baseline
-    validation = _series(summary.records, "validation")
-    if not summary.records:
+    unit, baseline, loss = summary.unit, summary.baseline, reached(summary)
+    if not summary.records and summary.loss is None:
         return "No loss was recorded, so nothing can be said about how well it does."
-    if not validation:
-        loss = float(summary.records[-1]["loss"])
-        return (
-            f"On the training text it reaches {_nats(loss, unit)}; nothing was held out, so how well it "
-            "does on new text is unknown."
-        )
-    loss = min((value for _, value in validation if math.isfinite(value)), default=math.nan)
     if math.isnan(loss):
-        return "The training failed: no validation loss is finite."
-    reached = f"{_nats(loss, unit)} on text held out from training"
-    if baseline is None:
-        return f"It reaches {reached}; no baseline was measured beside it."
-    name, bar = baseline
-    if abs(loss - bar) < 0.0005:
-        return f"The network and the baseline ({name}) are level: {reached}."
-    if loss < bar:
+        return f"The training failed: no {'validation' if _held_out(summary) else 'last'} loss is finite."
+    if not _held_out(summary):
         return (
-            f"The network beats the baseline: {reached}, {bar - loss:.3f} nats below the {bar:.3f} of {name}."
+            f"On the training text it reaches {_nats(loss, unit)}; nothing was held out, so how well it does on new "
+            "text is unknown."
         )
-    return (
-        f"The network loses to the baseline: {reached}, {loss - bar:.3f} nats above the {bar:.3f} of {name}. "
-        "Train it longer or make it larger."
-    )
+    text = f"{_nats(loss, unit)} on text held out from training"
+    if baseline is None:
+        return f"It reaches {text}; no baseline was measured beside it."
+    name, bar = baseline
+    if abs(loss - bar) < LEVEL:
+        return f"The network and the baseline ({name}) are level: {text}."
+    if loss < bar:
+        return f"The network beats the baseline: {text}, {bar - loss:.3f} nats below the {bar:.3f} of {name}."
+    return f"The network loses to the baseline: {text}, {loss - bar:.3f} nats above the {bar:.3f} of {name}."
 
 
-def read_learning(summary: Summary) -> str:
-    """The learning curve in one sentence."""
-    validation = _series(summary.records, "validation")
-    what, points = (
-        ("validation", validation) if validation else ("training", _series(summary.records, "loss"))
-    )
-    first, last, best = points[0][1], points[-1][1], min(value for _, value in points)
-    text = f"The {what} loss goes from {first:.3f} to {last:.3f} nats per {summary.unit}"
-    if validation and best < last - 0.0005:
-        text += f", after {best:.3f} at its lowest, where the weights are kept"
-    return text + ("; below the dashed line it is better than the baseline." if summary.baseline else ".")
+def next_steps(summary: Summary) -> list[str]:
+    """What to do next: what beats the baseline, what flow advises, what the caller adds."""
+    steps = []
+    if summary.baseline is not None and reached(summary) > summary.baseline[1] + LEVEL:
+        command = f", as with {summary.longer}" if summary.longer else ""
+        steps.append(f"Train it longer{command}, or make it larger: it does not do better than the baseline yet.")
+    steps += [] if summary.flow is None else summary.flow.advice
+    return [*steps, *summary.advice] or ["Nothing that was measured calls for a change."]
 
 
-def read_error_by_lag(lag: ErrorByLag, h: int | None) -> str:
-    """The error by lag in one to three sentences."""
-    measured = np.flatnonzero(np.isfinite(lag.mean))
-    if len(measured) < 2:
-        return "Restarts left nothing to measure."
-    first, last = measured[0], measured[-1]
-    steps, decades = int(lag.lags[last] - lag.lags[first]), float(lag.mean[last] - lag.mean[first])
-    change = f"{'grows' if decades > 0 else 'shrinks'} by a factor of {_power(abs(decades))}"
-    half = "" if lag.half_life is None else f"; half of it is gone at lag {lag.half_life}"
-    text = f"Over {steps} steps back the typical gradient of the error {change}{half}."
-    if h is None:
-        return text
-    if h > lag.lags[-1]:
-        return f"{text} Training cut the error off after h = {h} steps, beyond this picture."
-    share = f"{100 * lag.share(h):.3g} % of the norm, summed over these lags"
-    return f"{text} Training cut the error off at h = {h}. Before it lies {share}."
-
-
-def plot_learning(
-    records: Sequence[Mapping[str, Any]],
-    baseline: tuple[str, float] | None = None,
-    ax: Axes | None = None,
-    *,
-    unit: str = "character",
-) -> Axes:
-    """Training and validation loss, nats a unit, against units learned from or updates; see Summary."""
-    from matplotlib.ticker import EngFormatter
-
-    ax = _axes(ax)
-    for name, key, width, (colour, dashes) in (
-        ("training", "loss", 1.1, _SERIES[0]),
-        ("validation", "validation", 1.8, _SERIES[1]),
-    ):
-        points = _thinned(_series(records, key))
-        if points:
-            x, y = zip(*points, strict=True)
-            marker = "o" if len(points) < 40 else ""
-            ax.plot(x, y, color=COLOURS[colour], ls=dashes, lw=width, marker=marker, ms=4, label=name)
-    if baseline is not None:
-        name, bar = baseline
-        label = fill(f"{name}: {bar:.3f}", 40)
-        ax.axhline(bar, color=COLOURS["ink"], lw=1.2, ls=(0, (6, 4)), label=label)
-        ax.autoscale_view()  # axhline alone leaves no margin below a line at the edge
-    counts = bool(records) and all("targets" in record for record in records)
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.set_xlim(left=0)
-    ax.set_xlabel(f"{unit}s read in training" if counts else "updates")
-    ax.set_ylabel(f"loss (nats per {unit})")
-    if ax.lines:
-        ax.legend(loc="upper right", frameon=False, labelcolor=COLOURS["ink"])
-    return ax
-
-
-def plot_error_by_lag(
-    lag: ErrorByLag | Sequence[tuple[str, ErrorByLag]], h: int | None = None, ax: Axes | None = None
-) -> Axes:
-    """Mean log10 |dloss_t / dh_{t-k}| against the lag k with its 10-90 % band; one curve, or labelled ones.
-
-    A vertical line marks h, the lag at which truncation cuts the error off, where it lies among the lags.
-    """
-    curves = [("mean", lag)] if isinstance(lag, ErrorByLag) else list(lag)
-    band = "10–90 % of the steps" if isinstance(lag, ErrorByLag) else None
-    ax = _axes(ax)
-    for (label, curve), (colour, dashes) in zip(curves, _SERIES * len(curves), strict=False):
-        ax.fill_between(
-            curve.lags, curve.low, curve.high, color=COLOURS[colour], alpha=0.18, lw=0, label=band
-        )
-        ax.plot(curve.lags, curve.mean, color=COLOURS[colour], ls=dashes, lw=2, label=label)
-    last = max(int(curve.lags[-1]) for _, curve in curves)
-    if h is not None and h <= last:
-        side, ha = (-5, "right") if h > last / 2 else (5, "left")
-        ax.axvline(h, color=COLOURS["ink"], lw=1.4, ls=(0, (6, 4)))
-        ax.annotate(
-            f"cut at h = {h}",
-            (h, 1),
-            (side, -4),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha=ha,
-            va="top",
-            color=COLOURS["ink"],
-        )
-    ax.set_xlim(0, last)
-    ax.set_xlabel("lag k (steps back)")
-    ax.set_ylabel("log₁₀ |∂loss(t) / ∂h(t − k)|")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=COLOURS["ink"])
-    return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    """The axes to draw on, new ones if none are given, with a light frame."""
-    from matplotlib.figure import Figure
-
-    if ax is None:
-        ax = Figure(figsize=_SIZES["wide"], layout="constrained").subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(COLOURS["faint"])
-    ax.tick_params(color=COLOURS["faint"], labelcolor=COLOURS["ink"])
-    ax.grid(axis="y", color=COLOURS["faint"], alpha=0.3, lw=0.7)
-    ax.xaxis.label.set_color(COLOURS["ink"])
-    ax.yaxis.label.set_color(COLOURS["ink"])
-    return ax
-
-
-def _series(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(targets or updates so far, value) of the records that have the value."""
-    counts = all("targets" in record for record in records)
-    return [
-        (float(record["targets" if counts else "update"]), float(record[key]))
-        for record in records
-        if record.get(key) is not None
-    ]
-
-
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most so many points, means of neighbours, that a picture stays small."""
-    if len(points) <= _POINTS:
-        return points
-    parts = np.array_split(np.array(points), _POINTS)
-    return [(float(part[-1, 0]), float(part[:, 1].mean())) for part in parts]
-
-
-def _power(decades: float) -> str:
-    """10 to this power, to two digits, or as a power of ten from a million on."""
-    if decades >= 6:
-        return "10" + str(round(decades)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{float(f'{10**decades:.2g}'):,.12g}"
+def sentence_case(text: str) -> str:
+    """The text with a capital at its beginning and a full stop at its end."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _nats(loss: float, unit: str) -> str:
     return f"{loss:.3f} nats ({loss / math.log(2):.2f} bits) per {unit}"
 
 
-def _picture(heading: str, draw: Callable[[Axes], Axes], reading: str) -> dict[str, Any]:
-    """A picture as SVG for wide and narrow screens, with its reading, which is its alternative text too."""
-    from matplotlib.figure import Figure
-    from matplotlib.style import context
-
-    drawings = {}
-    for size, inches in _SIZES.items():
-        name = f"{heading.replace(' ', '-')}-{size}-"
-        style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5, "text.parse_math": False}
-        with context(["default", style]):
-            figure = Figure(figsize=inches, layout="constrained")
-            draw(figure.subplots())
-            text = StringIO()
-            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-        drawings[size] = _themed(text.getvalue(), name, reading)
-    return {"heading": heading, "drawings": drawings, "reading": reading}
+# Several runs
 
 
-def _themed(svg: str, prefix: str, reading: str) -> Markup:
-    """An SVG to stand inside a page: its colours from the style sheet, its ids its own."""
-    svg = svg[svg.index("<svg ") :].replace("<svg ", f'<svg role="img" aria-label="{escape(reading)}" ', 1)
-    for name, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    for reference in ('id="', 'href="#', "url(#"):
-        svg = svg.replace(reference, reference + prefix)
-    return Markup(svg)
+def _comparison_cards(summaries: Mapping[str, Summary]) -> list[Card]:
+    """Which does best, which reaches furthest back, what to do next."""
+    losses = {name: reached(summary) for name, summary in summaries.items()}
+    finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
+    unfair = _unfair(summaries)
+    best = "" if unfair or not finite else min(finite, key=finite.__getitem__)
+    curves = LearningCurves({name: summary.records for name, summary in summaries.items()}, unit=_unit(summaries))
+    unit = f"{finite[best]:.3f} nats per {summaries[best].unit}" if best else ""
+    steps = next_steps(summaries[best]) if best else ["See the page of each run, report.html in its folder."]
+    return [
+        Card(heading="How well", figure=best, unit=unit, text=unfair or curves.reading),
+        _furthest(summaries),
+        Card(heading=f"What to do next with {best}" if best else "What to do next", steps=steps),
+    ]
+
+
+def _furthest(summaries: Mapping[str, Summary]) -> Card:
+    flows = {name: summary.flow for name, summary in summaries.items() if summary.flow is not None}
+    if not flows:
+        return Card(heading="How far back", text="It was not measured.")
+    reach = {name: math.inf if flow.whole.memory is None else flow.whole.memory for name, flow in flows.items()}
+    name = max(reach, key=reach.__getitem__)
+    text = f"Steps of memory: {', '.join(f'{run} {_memory(flow)}' for run, flow in flows.items())}."
+    unit = f"{_memory(flows[name])} {summaries[name].unit}s of memory"
+    return Card(heading="How far back", figure=name, unit=unit, text=text)
+
+
+def _unfair(summaries: Mapping[str, Summary]) -> str:
+    """Why the losses cannot be held against each other, or nothing."""
+    texts = [summary.config.get("text.sha256_of_ids") for summary in summaries.values()]
+    splits = [summary.config.get("text.split") for summary in summaries.values()]
+    held = [_held_out(summary) for summary in summaries.values()]
+    if None in texts or len(set(texts)) > 1 or len(set(splits)) > 1:
+        return "The runs have no text in common to be measured on, so their losses cannot be held against each other."
+    if not all(held):
+        return "Not every run held text out, so their losses cannot be held against each other."
+    return ""
+
+
+def _unit(summaries: Mapping[str, Summary]) -> str:
+    units = {summary.unit for summary in summaries.values()}
+    return units.pop() if len(units) == 1 else "token"
+
+
+def _shared_pictures(summaries: Mapping[str, Summary]) -> Iterator[Picture]:
+    records = {name: summary.records for name, summary in summaries.items() if summary.records}
+    if records:
+        baselines = {summary.baseline for summary in summaries.values()}
+        shared = baselines.pop() if len(baselines) == 1 and not _unfair(summaries) else None
+        yield LearningCurves(records, shared, _unit(summaries))
+    flows = {name: summary.flow for name, summary in summaries.items() if summary.flow is not None}
+    if flows:
+        errors = {name: flow.whole for name, flow in flows.items()}
+        yield ErrorAgainstLag(errors, {name: flow.h for name, flow in flows.items()}, title="How far back they learned")
+
+
+def _results(summaries: Sequence[Summary]) -> list[tuple[str, list[str]]]:
+    """Rows of the table of results, memory and cost; a row that no run has is left out."""
+    flows = [summary.flow for summary in summaries]
+    rows = [
+        ("loss (nats)", [_number(reached(summary), ".4f") for summary in summaries]),
+        ("baseline (nats)", [_number(summary.baseline and summary.baseline[1], ".4f") for summary in summaries]),
+        ("memory (steps)", [_memory(flow) for flow in flows]),
+        ("half of the error is gone after (steps)", [_number(flow and flow.whole.half_life) for flow in flows]),
+        ("cut off at h", [_number(flow and flow.h) for flow in flows]),
+        ("kept by that h, of the gradient", [_kept(flow) for flow in flows]),
+        ("weights", [_number(summary.weights, ",d") for summary in summaries]),
+        ("updates", [_number(_last(summary, "update"), ",.0f") for summary in summaries]),
+        ("read in training", [_number(_last(summary, "targets"), ",.0f") for summary in summaries]),
+        ("seconds of training", [_number(_last(summary, "seconds"), ",.1f") for summary in summaries]),
+        ("read a second", [_number(_speed(summary), ",.0f") for summary in summaries]),
+    ]
+    return [(name, values) for name, values in rows if any(value != "–" for value in values)]
+
+
+def _memory(flow: Flow | None) -> str:
+    if flow is None:
+        return "–"
+    return f"over {flow.whole.lags[-1]}" if flow.whole.memory is None else _number(flow.whole.memory)
+
+
+def _kept(flow: Flow | None) -> str:
+    share = math.nan if flow is None or flow.h is None or flow.kept is None else flow.kept.share(flow.h)
+    return "–" if math.isnan(share) else percent(share)
+
+
+def _last(summary: Summary, name: str) -> float | None:
+    return summary.records[-1].get(name) if summary.records else None
+
+
+def _speed(summary: Summary) -> float | None:
+    targets, seconds = _last(summary, "targets"), _last(summary, "seconds")
+    return targets / seconds if targets and seconds else None
+
+
+def _number(value: Any, how: str = ".3g") -> str:
+    return "–" if value is None or math.isnan(value) else format(value, how)
+
+
+def differences(configs: Sequence[Mapping[str, object]]) -> list[tuple[str, list[str]]]:
+    """The names whose values are not the same in all of these, with the value of each."""
+    names = dict.fromkeys(name for config in configs for name in config)
+    rows = [(name, [str(config.get(name, "–")) for config in configs]) for name in names]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]

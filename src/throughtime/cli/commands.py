@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from throughtime import kernels, verify
-from throughtime.baselines import Baseline, best_ngram
+from throughtime.baselines import Baseline
 from throughtime.cells import cell_named, cells
 from throughtime.cli.fitting import Job, fit, prepare, read_text, reading, restore, text_of, text_section
 from throughtime.cli.options import Options, given
 from throughtime.cli.progress import Progress
+from throughtime.cli.reporting import COUNTED, NOUNS, baseline, longer, report_after
 from throughtime.credit import BPTT
 from throughtime.data import Text
 from throughtime.data.vocabulary import words
@@ -32,17 +33,16 @@ from throughtime.runs import Run, load
 from throughtime.training import NonFiniteError
 from throughtime.version import __version__
 
-NOUNS = {"char": "character", "byte": "byte", "word": "word"}
 FEW = 40
 """A training part of up to so many targets is shown whole, position by position."""
-COUNTED = 20_000_000
-"""Tokens above which no n-grams are counted: it would take minutes and gigabytes."""
 
 
 # train
 
 
-def train(files: tuple[str, ...], string: str | None, options: Options, folder: str | None, *, json: bool) -> int:
+def train(
+    files: tuple[str, ...], string: str | None, options: Options, folder: str | None, *, json: bool, report: bool
+) -> int:
     """A new run; the exit code."""
     section = text_section(files, string, given(options.text))
     text = read_text(section)
@@ -53,20 +53,20 @@ def train(files: tuple[str, ...], string: str | None, options: Options, folder: 
     if isinstance(job.credit, BPTT) and job.credit.memory is not None:
         steps = -(-(len(text.part()) - 1) // job.chunks.streams)
         progress.note(str(job.credit.plan(job.net, steps, job.chunks.streams)))  # a budget too small ends it here
-    return _learn(job, path, progress, resume=False)
+    return _learn(job, path, progress, resume=False, report=report)
 
 
-def resume(folder: str, options: Options, *, json: bool) -> int:
+def resume(folder: str, options: Options, *, json: bool, report: bool) -> int:
     """Go on with a run; the exit code."""
     for part in (options.text, options.network):
         for name in given(part):
             raise ValueError(f"--{name} must be left out with --resume: the run has its own.")
     run = load(folder)
     job = restore(run, options.training)
-    return _learn(job, run.path, progress_of(job, json=json), resume=True)
+    return _learn(job, run.path, progress_of(job, json=json), resume=True, report=report)
 
 
-def _learn(job: Job, path: Path, progress: Progress, *, resume: bool) -> int:
+def _learn(job: Job, path: Path, progress: Progress, *, resume: bool, report: bool) -> int:
     go_on = f"throughtime train --resume {quote(str(path))}"
     try:
         stopped = fit(job, path, progress, resume=resume)
@@ -89,9 +89,12 @@ def _learn(job: Job, path: Path, progress: Progress, *, resume: bool) -> int:
     last = progress.last
     print(f"{path}: {last.update} updates in {last.seconds:.0f} s", file=out)
     run = load(path)
-    for line in [*_positions(run, job.text), *_verdict(run, job, go_on)]:
+    found = None if job.validation is None else baseline(job.text, job.text.part("validation"))
+    for line in [*_positions(run, job.text), *_verdict(run, job, found)]:
         print(line, file=out)
     print(f"Go on: throughtime sample {quote(str(path))}", file=out, flush=True)
+    if report:
+        print(report_after(run, job.text, found), file=out, flush=True)
     return 0
 
 
@@ -142,15 +145,12 @@ def _positions(run: Run, text: Text) -> list[str]:
     return [*aligned(rows), f"right at {right} of {len(guesses)} positions: {before} -> {after}"]
 
 
-def _verdict(run: Run, job: Job, go_on: str) -> list[str]:
+def _verdict(run: Run, job: Job, found: Baseline | None) -> list[str]:
     """The validation loss of the weights that were kept, beside what counting n-grams reaches."""
     if job.validation is None:
         score = evaluate_chunks(run.net, reading(job.text, "train"))
         return [f"training text  {figures(score.mean, job.text)}; nothing was held out"]
-    name, limit = next((name, value) for name, value in job.limits.items() if value)
-    more = f"--time {2 * limit:g}s" if name == "seconds" else f"--{name} {2 * limit:g}"
-    longer = f"Train longer, as with {go_on} {more}, or on more text."
-    return beside_ngrams(run, job.text, baseline(job.text, job.text.part("validation")), longer)
+    return beside_ngrams(run, job.text, found, f"Train longer, as with {longer(run)}, or on more text.")
 
 
 def beside_ngrams(run: Run, text: Text, found: Baseline | None, advice: str) -> list[str]:
@@ -306,11 +306,6 @@ def doctor() -> int:
 
 
 # What is printed
-
-
-def baseline(text: Text, held: np.ndarray) -> Baseline | None:
-    """The best n-gram of the training part; None where that is too large."""
-    return None if len(text.part()) > COUNTED else best_ngram(text.part(), held, text.size)
 
 
 def counted(found: Baseline, text: Text) -> str:
