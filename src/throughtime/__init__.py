@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from throughtime import cells, credit, data, kernels, verify
+    from throughtime import cells, credit, data, flow, kernels, pictures, verify
     from throughtime.chunk import Chunk, join
     from throughtime.comparing import compare
     from throughtime.credit import (
@@ -65,9 +65,11 @@ _HOMES = {
     "cross_entropy": "nets",
     "data": "",
     "evaluate": "inference",
+    "flow": "",
     "join": "chunk",
     "kernels": "",
     "load": "runs",
+    "pictures": "",
     "squared_error": "nets",
     "train": "training",
     "verify": "",

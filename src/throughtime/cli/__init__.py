@@ -55,6 +55,7 @@ def train(
     run: str | None = None,
     resume: str | None = None,
     json: bool = False,
+    no_report: bool = False,
 ) -> int:
     """Train a network on text; the run's folder keeps all that sample, evaluate and --resume need.
 
@@ -72,15 +73,17 @@ def train(
         The folder of a run to go on with, exactly; with larger --epochs, --updates or --time if wanted.
     json
         A JSON object for every update on stdout, and nothing else there.
+    no_report
+        Write no report.html at the end; `throughtime report RUN` writes it later.
     """
     from throughtime.cli import commands
 
     options = Options(text=corpus, network=network, training=training)
     if resume is None:
-        return commands.train(files, text, options, run, json=json)
+        return commands.train(files, text, options, run, json=json, report=not no_report)
     if files or text is not None or run is not None:
         raise ValueError("--resume must go without FILE, --text and --run: the run has its own.")
-    return commands.resume(resume, options, json=json)
+    return commands.resume(resume, options, json=json, report=not no_report)
 
 
 @app.command
@@ -214,6 +217,119 @@ def compare(
     where = comparing.Stretch(steps, streams, windows)
     settings = {"against": against, "draws": draws, "tolerance": tolerance}
     return comparing.compare(source, credit, where, options, settings, picture, json=json)
+
+
+@app.command
+def flow(
+    run: Path,
+    file: str | None = None,
+    /,
+    *,
+    lags: Count | None = None,
+    samples: Count = 16,
+    steps: Count | None = None,
+    json: bool = False,
+) -> int:
+    """How far back the error of a run reaches, why, and what to try.
+
+    Parameters
+    ----------
+    run
+        The folder of the run.
+    file
+        The text to measure on; without it what was held out of the run's own, else the text it learned from.
+    lags
+        How far back to look. [default: 128, or twice as far as the training; less on a short text]
+    samples
+        Steps whose error is followed, in each of up to 8 streams.
+    steps
+        Steps of text to read, more than lags. [default: twice the lags]
+    json
+        All the numbers as one JSON object on stdout, and nothing else there.
+    """
+    from throughtime.cli import measuring
+
+    return measuring.flow(run, file, lags, samples, steps, json=json)
+
+
+@app.command(usage="Usage: throughtime report RUN... [OPTIONS]")
+def report(*runs: Path, out: Path | None = None) -> int:
+    """Write the page of a run, report.html in its folder; of several runs one page that compares them.
+
+    Parameters
+    ----------
+    runs
+        The folder of a run, or of several.
+    out
+        The page that compares. [default: comparison.html beside the first run]
+    """
+    from throughtime.cli import reporting
+
+    return reporting.report(runs, out)
+
+
+@app.command(usage="Usage: throughtime audit FILE.py[:FUNCTION]... [OPTIONS]")
+def audit(*loops: str, picture: Path | None = None) -> int:
+    """Which errors a training loop of your own lets reach which uses of the weights, and what that is called.
+
+    FILE.py defines a function without arguments that returns tt.audit(loop, module, x, y). Exit code 0: the loop is
+    right; 1: something is wrong with it.
+
+    Parameters
+    ----------
+    loops
+        Python files, each with a function audit() or with the name of another behind a colon.
+    picture
+        A file for the picture of the matrix, .png, .svg or .pdf.
+    """
+    from throughtime.cli import auditing
+
+    return auditing.audit(loops, picture)
+
+
+@app.command(usage="Usage: throughtime explain [WORD] [OPTIONS]")
+def explain(
+    word: Words | None = None,
+    /,
+    *,
+    values: Words | None = None,
+    cell: str | None = None,
+    units: int | None = None,
+    seed: Whole | None = None,
+    rate: float | None = None,
+    run: Path | None = None,
+    language: Literal["en", "pt"] = "en",
+    out: Path = Path("explain.html"),
+) -> int:
+    """Write a page that unrolls a small network over a word: forward, backward and update, with every number.
+
+    It opens offline in any browser; the arrow keys go through its steps.
+
+    Parameters
+    ----------
+    word
+        2 to 10 letters; at each the next one is to be predicted. [default: machine]
+    values
+        A series in place of a word: 2 to 10 numbers, as in --values 1,2,3.
+    cell
+        elman, gru or lstm; elman also as elman:phi=relu. [default: elman]
+    units
+        3 to 8. [default: 4]
+    seed
+        Of the first weights. [default: 0]
+    rate
+        The learning rate of its updates. [default: 0.1]
+    run
+        A trained run to explain in place of first weights: one layer of at most 8 units, with --embedding 0.
+    language
+        en: English; pt: Portuguese.
+    out
+        The file to write; one that is there is replaced.
+    """
+    from throughtime.cli import explaining
+
+    given = {"cell": cell, "units": units, "seed": seed}
+    return explaining.explain(word, values, given, rate, run, language, out)
 
 
 @app.command

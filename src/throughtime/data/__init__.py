@@ -1,5 +1,6 @@
-"""Text and number series as chunks of time, and the small public-domain data that come with the library."""
+"""Text, number series and toy problems as chunks of time, and the small public-domain data that come along."""
 
+from throughtime.data import tasks
 from throughtime.data.series import Series
 from throughtime.data.shipped import co2, shakespeare, sunspots
 from throughtime.data.split import parse_split, spell_split
@@ -16,4 +17,5 @@ __all__ = [
     "shakespeare",
     "spell_split",
     "sunspots",
+    "tasks",
 ]
