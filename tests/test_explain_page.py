@@ -130,6 +130,7 @@ def test_the_command_writes_the_page(run, tmp_path: Path) -> None:
     assert again.out == "Open a page.html in a browser.\n"
     text = (tmp_path / "a page.html").read_text(encoding="utf-8")
     assert "throughtime explain --values=-1,2,0.5 --cell=gru --seed=2 --language=pt" in text
+    assert "throughtime explain papaya --cell lstm --language=pt\nthroughtime explain --values 0,1,0,1" in text
     assert '<html lang="pt">' in text
 
 
@@ -174,7 +175,8 @@ def test_the_network_of_a_run(run, tmp_path: Path) -> None:
         (["--rate", "nan"], "--rate must be above 0"),
         (["--language", "de"], "--language"),
         (["--out", "nowhere/x.html"], "--out must be in a folder that exists; nowhere does not"),
-        (["--out", "."], "--out must be a file"),
+        (["--out", "."], "--out must be a file; . is a folder"),
+        (["--out", "/dev/null"], "--out must be a file; /dev/null is a device"),
     ],
 )
 def test_bad_input_is_one_sentence(run, tmp_path: Path, given: list[object], said: str) -> None:

@@ -390,3 +390,14 @@ def test_every_network_learns_to_spell(cell: str, credit: BPTT) -> None:
     assert seen[0] == pytest.approx(math.log(7), abs=0.5)
     assert seen[-1] < 0.1
     assert torch.equal(net(chunk.x)[0].argmax(-1), chunk.y)
+
+
+def test_a_window_like_a_network_is_counted_without_drawing():
+    """The same seed gives the same first weights, whether its units were given or counted."""
+    net = Network("gru", inputs=5, units=6, outputs=4)
+    torch.manual_seed(3)
+    counted = window_like(net, 4)
+    torch.manual_seed(3)
+    given = Window(inputs=5, units=counted.config()["units"], outputs=4, window=4)
+    for one, other in zip(counted.parameters(), given.parameters(), strict=True):
+        assert torch.equal(one, other)

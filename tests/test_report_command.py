@@ -178,6 +178,8 @@ def test_several_runs_on_one_page(trained, run, tmp_path):
         (["{run}", "{run}"], "RUN must name different runs; one is given twice"),
         (["{run}", "--out", "x.html"], "--out must be left out with one run"),
         (["{run}", "{run}", "--out", "no/x.html"], "--out must be in a folder that exists; no does not"),
+        (["{run}", "{run}", "--out", "."], "--out must be a file; . is a folder"),
+        (["{run}", "{run}", "--out", "/dev/null"], "--out must be a file; /dev/null is a device"),
     ],
 )
 def test_what_report_refuses(words: list[str], sentence: str, trained, run, tmp_path):
@@ -221,6 +223,23 @@ def test_a_run_made_in_python_on_a_string(run, tmp_path):
     assert "What it learned" in page
     assert "Eigenvalues of the recurrent weights" in page
     assert "Hidden units" not in page
+
+
+def test_a_run_by_an_algorithm_of_its_own(run, tmp_path):
+    """Its name says nothing of where it cuts errors off; all else is measured."""
+
+    class Own(tt.BPTT):
+        pass
+
+    (tmp_path / "story.txt").write_text(story())
+    made_in_python(tmp_path / "own", Text(tmp_path / "story.txt", split=(0.8, 0.2, 0.0)), credit=Own(4))
+    assert run("report", "own").code == 0
+    page = shown(tmp_path / "own/report.html")
+    assert "Hidden units over the text" in page
+    assert "cut the error off" not in page
+    answer = run("flow", "own")
+    assert answer.code == 0
+    assert "BPTT(4)" not in answer.out
 
 
 def test_a_run_of_a_network_of_its_own(run, tmp_path):

@@ -232,7 +232,7 @@ def window_like(net: Network, window: int) -> Window:
     shared = {name: config[name] for name in ("inputs", "outputs", "layers", "embedding", "dropout")}
     wanted = parameters_of(net)
     low, high = 1, 2
-    with torch.device("meta"):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # counting draws nothing
         sizes = lambda units: parameters_of(Window(units=units, window=window, **shared))  # noqa: E731
         while sizes(high) < wanted:
             high *= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from shlex import quote
 
+from throughtime.cli.options import check_out
 from throughtime.explain import Explanation, Problem, network, of_values, of_word, render, trained, write_page
 from throughtime.nets import Network
 from throughtime.runs import load
@@ -20,7 +21,7 @@ def explain(
     out: Path,
 ) -> int:
     """Write the page; the exit code. given: cell, units and seed, None where left out."""
-    check_out(out)
+    check_out(out, "explain.html")
     problem, net = _subject(word, values, {name: value for name, value in given.items() if value is not None}, run)
     rates = () if rate is None else (rate,)
     explanation = Explanation.of(net, problem, *rates, trained=run is not None)
@@ -31,14 +32,6 @@ def explain(
     path = write_page(out, render(explanation, language, command))
     print(f"Open {path} in a browser.")
     return 0
-
-
-def check_out(path: Path) -> None:
-    """Raise ValueError for a file that cannot be written, before the work."""
-    if path.is_dir():
-        raise ValueError(f"--out must be a file; {path} is a folder. Give a name such as explain.html.")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out must be in a folder that exists; {path.parent} does not.")
 
 
 def _subject(

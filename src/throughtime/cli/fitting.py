@@ -224,7 +224,7 @@ def make_network(size: int, options: NetworkOptions, advice: Recipe) -> Network 
     window = 8 if options.window is None else options.window
     if options.like is None:
         return Window(**shared, window=window)
-    with torch.device("meta"):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
         like = Network(options.like, **shared)
     return window_like(like, window)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from throughtime.cli.fitting import text_of
-from throughtime.credit import BPTT, ParallelBPTT, credit_named
+from throughtime.credit import BPTT, ParallelBPTT, algorithms, credit_named
 from throughtime.data import Text
 from throughtime.flow import Clipping, clipping, measure
 from throughtime.nets import losses
@@ -44,8 +44,12 @@ def flow(folder: Path, file: str | None, lags: int | None, samples: int, steps: 
 
 
 def reach(credit: str | None) -> int | None:
-    """The steps that a training lets errors go back; None where it does not cut them off, or it is not known."""
-    algorithm = None if credit is None else credit_named(credit)
+    """The steps that a training lets errors go back; None where it does not cut them off, or it is not known.
+
+    Of an algorithm of one's own a run keeps the name of the class alone.
+    """
+    known = credit is not None and credit.partition(":")[0] in algorithms
+    algorithm = credit_named(credit) if known else None
     return algorithm.h if isinstance(algorithm, (BPTT, ParallelBPTT)) else None
 
 

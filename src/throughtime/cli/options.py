@@ -161,6 +161,18 @@ def check_picture(path: Path | None) -> None:
         raise ValueError(f"--picture must be a file that can be written; {path} cannot. Give another path.")
 
 
+def check_out(path: Path, name: str) -> None:
+    """Raise ValueError for a page that cannot be written, before the work; name: such as it may have.
+
+    A page is written beside its place and renamed, which would put a file where a device such as /dev/null was.
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device"
+        raise ValueError(f"--out must be a file; {path} is {what}. Give a name such as {name}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out must be in a folder that exists; {path.parent} does not.")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The choices that follow from the corpus and from how long is trained."""

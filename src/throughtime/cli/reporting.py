@@ -14,8 +14,8 @@ from torch import nn
 from throughtime.baselines import Baseline, best_ngram
 from throughtime.chunk import Chunk
 from throughtime.cli.fitting import optimizers, reading, text_of
-from throughtime.cli.options import flag
-from throughtime.credit import BPTT, ParallelBPTT, credit_named
+from throughtime.cli.measuring import reach
+from throughtime.cli.options import check_out, flag
 from throughtime.data import Text
 from throughtime.flow import Flow, clipping, measure, spectra
 from throughtime.inference import evaluate
@@ -43,8 +43,8 @@ FAILURES = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, Looku
 
 def report(folders: Sequence[Path], out: Path | None) -> int:
     """Write the page of a run into its folder, or one page of several; the exit code."""
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"--out must be in a folder that exists; {out.parent} does not.")
+    if out is not None:
+        check_out(out, "comparison.html")
     if len(folders) == 1:
         if out is not None:
             raise ValueError("--out must be left out with one run: its report.html goes into the run.")
@@ -161,7 +161,7 @@ def _measured(
     if loss is None:
         missing.append(f"Memory, units and gates: the loss {training['loss']} is one of your own.")
         return None, []
-    h, bound = _cut(training), clipping(run.records(), training.get("clip"))
+    h, bound = reach(training.get("credit")), clipping(run.records(), training.get("clip"))
     chunk = passage(text, h)
     try:
         flow = measure(net, loss, chunk, h=h, clipping=bound)
@@ -170,12 +170,6 @@ def _measured(
         return None, []
     names = [text.vocabulary.tokens[token] for token in chunk.x[:, 0].tolist()]
     return flow, list(gallery(net, loss, chunk, flow, names)) if whole else []
-
-
-def _cut(training: Mapping[str, Any]) -> int | None:
-    """h, where the training cut the error off."""
-    credit = credit_named(training["credit"]) if "credit" in training else None
-    return credit.h if isinstance(credit, (BPTT, ParallelBPTT)) else None
 
 
 def passage(text: Text, h: int | None) -> Chunk:
