@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from itertools import product
@@ -176,7 +177,6 @@ def test_the_network_of_a_run(run, tmp_path: Path) -> None:
         (["--language", "de"], "--language"),
         (["--out", "nowhere/x.html"], "--out must be in a folder that exists; nowhere does not"),
         (["--out", "."], "--out must be a file; . is a folder"),
-        (["--out", "/dev/null"], "--out must be a file; /dev/null is a device"),
     ],
 )
 def test_bad_input_is_one_sentence(run, tmp_path: Path, given: list[object], said: str) -> None:
@@ -184,6 +184,14 @@ def test_bad_input_is_one_sentence(run, tmp_path: Path, given: list[object], sai
     assert answer.code == 2
     assert said in answer.sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_page(run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    answer = run("explain", "--units", 3, "--out", "pipe")
+    assert answer.code == 2
+    assert answer.sentence.startswith("--out must be a file; pipe is a device or a pipe. Give a name")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_file_that_cannot_be_written_is_named(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

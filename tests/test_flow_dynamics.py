@@ -44,6 +44,15 @@ def test_jacobians_that_are_diagonal():
         np.testing.assert_allclose(values, np.sort(J[len(J) - k :, 0].prod(0))[::-1], rtol=1e-9)
 
 
+def test_a_matrix_that_is_not_finite_has_no_spectrum():
+    net = network("lstm", layers=2)
+    with torch.no_grad():
+        net.layers.get_parameter("weight_hh_l1")[0, 0] = math.nan  # of the gate i
+    assert list(flow.spectra(net)) == [
+        f"W_h of layer {layer}, {gate}" for layer in (1, 2) for gate in "ifgo" if (layer, gate) != (2, "i")
+    ]
+
+
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
 def test_modules_of_torch_have_the_exponents_of_the_librarys(kind: type[nn.RNNBase]):
     module, data = Wrapped(kind, 2), chunk(20)

@@ -92,7 +92,11 @@ def test_measure_takes_any_module(net: nn.Module):
     assert found.whole.lags[0] == 1
     assert found.kept is not None
     assert found.spectra
-    json.loads(found.to_json())
+    told = json.loads(found.to_json())["smallest_h"]
+    assert found.kept is not None
+    assert told == {str(error): found.kept.smallest_h(error) for error in (0.1, 0.01, 0.001)}
+    said = f"10 %: {told['0.1'] or '-'}, 1 %: {told['0.01'] or '-'}, 0.1 %: {told['0.001'] or '-'}"
+    assert said in " ".join(str(found).split())
 
 
 def test_measure_takes_a_loss_at_the_last_step_alone():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from terminal import SMALL, run_command, story, trained_run
 
 import throughtime as tt
@@ -179,7 +182,6 @@ def test_several_runs_on_one_page(trained, run, tmp_path):
         (["{run}", "--out", "x.html"], "--out must be left out with one run"),
         (["{run}", "{run}", "--out", "no/x.html"], "--out must be in a folder that exists; no does not"),
         (["{run}", "{run}", "--out", "."], "--out must be a file; . is a folder"),
-        (["{run}", "{run}", "--out", "/dev/null"], "--out must be a file; /dev/null is a device"),
     ],
 )
 def test_what_report_refuses(words: list[str], sentence: str, trained, run, tmp_path):
@@ -188,6 +190,15 @@ def test_what_report_refuses(words: list[str], sentence: str, trained, run, tmp_
     assert sentence in answer.sentence
     assert not list(tmp_path.iterdir())
     assert not (trained / "report.html").exists()
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_page(trained, run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    shutil.copytree(trained, tmp_path / "other")
+    answer = run("report", trained, "other", "--out", "pipe")
+    assert answer.code == 2
+    assert "--out must be a file; pipe is a device or a pipe" in answer.sentence
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # Runs made in Python
@@ -276,6 +287,37 @@ def test_a_text_that_was_changed_is_said(run, tmp_path):
     assert "it was changed" in page
     assert "nats per character" in page
     assert "throughtime train" in page
+
+
+def test_weights_that_are_no_numbers_are_said(trained, run, tmp_path):
+    shutil.copytree(trained, tmp_path / "bad")
+    file = tmp_path / "bad/weights.safetensors"
+    weights = load_file(file)
+    weights["layers.weight_hh_l0"][0, 0] = torch.nan
+    save_file(weights, file)
+    assert run("report", "bad").code == 0
+    page = shown(tmp_path / "bad/report.html")
+    assert "How far back the error reaches: net must give finite errors to measure; got nan" in page
+    assert "What it writes: net must give finite numbers to draw from; got nan" in page
+    for temperature in (0, 1):
+        answer = run("sample", "bad", "--temperature", temperature)
+        assert answer.code == 2
+        assert "net must give finite numbers to draw from" in answer.sentence
+    assert run("flow", "bad").code == 2
+
+
+@pytest.mark.parametrize(("text", "table"), [("ab", False), ("abc", False), ("abcdefghijk", True)])
+def test_texts_of_two_and_three_letters(text: str, table: bool, run):
+    """Two steps are needed for a lag of one, and a lag of two for an h that cuts something off."""
+    assert run("train", "--text", text, "--split", "none", "--updates", "2", "--run", "r", "--units", "4").code == 0
+    assert run("report", "r").code == 0
+    answer = run("flow", "r")
+    if len(text) == 2:
+        assert answer.code == 2
+        assert "at least 3 tokens to read 2 steps; its train part has 2. Give a longer FILE" in answer.sentence
+    else:
+        assert answer.code == 0
+        assert ("BPTT(h) beside" in answer.out) == table
 
 
 def test_a_config_is_flat_with_dotted_names():

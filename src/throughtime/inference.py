@@ -110,10 +110,13 @@ def _draw(
     logits = logits.clone()
     if never and len(never) < len(logits):
         logits[list(never)] = -torch.inf
+    best = logits.max()
+    if not best.isfinite():
+        raise ValueError(f"net must give finite numbers to draw from; got {best.item()}. Look at its weights.")
     if temperature < 1e-30:  # as good as 0, and the quotient would overflow
         return int(logits.argmax())
     if top_k is not None and top_k < len(logits):
-        best = logits.topk(top_k).indices
-        logits = torch.full_like(logits, -torch.inf).index_copy(0, best, logits[best])
-    logits = (logits - logits.max()) / temperature
+        kept = logits.topk(top_k).indices
+        logits = torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])
+    logits = (logits - best) / temperature
     return int(torch.multinomial(logits.exp(), 1, generator=generator))

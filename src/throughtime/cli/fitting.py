@@ -26,7 +26,7 @@ from throughtime.cli.options import (
     seconds_of,
 )
 from throughtime.cli.progress import Progress
-from throughtime.credit import BPTT, Credit, credit_named
+from throughtime.credit import BPTT, Credit, ParallelBPTT, algorithms, credit_named
 from throughtime.data import Chunks, Text, Vocabulary, parse_split, shakespeare
 from throughtime.nets import Network, Window, build, window_like
 from throughtime.recurrent import FullyRecurrent
@@ -125,6 +125,17 @@ def reading(text: Text, part: str, *, least: int = 5000) -> Chunks:
     """
     targets = max(1, len(text.part(part)) - 1)
     return text.chunks(min(32, max(1, targets // least)), 256, part)
+
+
+def reach(credit: str | None) -> int | None:
+    """The steps that a training lets errors go back; None where it does not cut them off, or it is not known.
+
+    Of an algorithm of one's own a run keeps the name of the class alone.
+    """
+    if credit is None or credit.partition(":")[0] not in algorithms:
+        return None
+    algorithm = credit_named(credit)
+    return algorithm.h if isinstance(algorithm, (BPTT, ParallelBPTT)) else None
 
 
 # A new training

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from throughtime.cli.fitting import text_of
-from throughtime.credit import BPTT, ParallelBPTT, algorithms, credit_named
+from throughtime.cli.fitting import reach, text_of
 from throughtime.data import Text
 from throughtime.flow import Clipping, clipping, measure
 from throughtime.nets import losses
@@ -13,6 +12,8 @@ from throughtime.runs import Run, load
 
 LAGS = 128
 """Lags that are measured of a text that is long enough, unless the training goes back further."""
+LONGEST = 512
+"""Lags that are measured unasked where the training goes back further: memory and time grow with them."""
 STREAMS = 8
 
 
@@ -26,14 +27,15 @@ def flow(folder: Path, file: str | None, lags: int | None, samples: int, steps: 
     text, part = part_of(run, file)
     there = len(text.part(part)) - 1
     if lags is None:
-        lags = max(1, min(max(LAGS, 2 * (h or 0)), there // 2 if steps is None else (steps - 1) // 2))
+        lags = max(1, min(max(LAGS, min(2 * (h or 0), LONGEST)), there // 2 if steps is None else (steps - 1) // 2))
     steps = 2 * lags if steps is None else steps
     if steps <= lags:
         raise ValueError(f"--steps must be above --lags, {lags}; got {steps}. Raise --steps or lower --lags.")
     if there < steps:
+        shorter = "Lower --steps, or give" if there > lags else "Lower --lags, or give" if lags > 1 else "Give"
         raise ValueError(
             f"the text must have at least {steps + 1} tokens to read {steps} steps; {file or f'its {part} part'} has "
-            f"{there + 1}. Lower {'--steps' if there > lags else '--lags'}, or give a longer FILE."
+            f"{there + 1}. {shorter} a longer FILE."
         )
     chunk = text.chunks(max(1, min(STREAMS, there // steps)), steps, part)[0]
     found = measure(
@@ -41,16 +43,6 @@ def flow(folder: Path, file: str | None, lags: int | None, samples: int, steps: 
     )
     print(found.to_json() if json else f"{run.path}, {chunk.steps} steps of {file or f'its {part} part'}\n{found}")
     return 0
-
-
-def reach(credit: str | None) -> int | None:
-    """The steps that a training lets errors go back; None where it does not cut them off, or it is not known.
-
-    Of an algorithm of one's own a run keeps the name of the class alone.
-    """
-    known = credit is not None and credit.partition(":")[0] in algorithms
-    algorithm = credit_named(credit) if known else None
-    return algorithm.h if isinstance(algorithm, (BPTT, ParallelBPTT)) else None
 
 
 def part_of(run: Run, file: str | None) -> tuple[Text, str]:

@@ -167,7 +167,7 @@ def check_out(path: Path, name: str) -> None:
     A page is written beside its place and renamed, which would put a file where a device such as /dev/null was.
     """
     if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "a device"
+        what = "a folder" if path.is_dir() else "a device or a pipe"
         raise ValueError(f"--out must be a file; {path} is {what}. Give a name such as {name}.")
     if not path.parent.is_dir():
         raise ValueError(f"--out must be in a folder that exists; {path.parent} does not.")

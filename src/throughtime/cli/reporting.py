@@ -13,8 +13,7 @@ from torch import nn
 
 from throughtime.baselines import Baseline, best_ngram
 from throughtime.chunk import Chunk
-from throughtime.cli.fitting import optimizers, reading, text_of
-from throughtime.cli.measuring import reach
+from throughtime.cli.fitting import optimizers, reach, reading, text_of
 from throughtime.cli.options import check_out, flag
 from throughtime.data import Text
 from throughtime.flow import Flow, clipping, measure, spectra
@@ -106,10 +105,7 @@ def summary_of(
     if net is not None and flow is None and (matrices := spectra(net)):
         pictures = [Eigenvalues({name: spectrum.eigenvalues for name, spectrum in matrices.items()})]
     if samples is None:
-        written = whole and net is not None and text is not None
-        samples = (
-            [(f"{SAMPLE} tokens that it made up", run.sample(length=SAMPLE, seed=0).strip("\n"))] if written else []
-        )
+        samples = _written(run, missing) if whole and net is not None and text is not None else []
     records, command = run.records(), command_of(run.config)
     if not command:
         missing.append("One command that makes it again: it was made in Python, by a program of its own.")
@@ -170,6 +166,15 @@ def _measured(
         return None, []
     names = [text.vocabulary.tokens[token] for token in chunk.x[:, 0].tolist()]
     return flow, list(gallery(net, loss, chunk, flow, names)) if whole else []
+
+
+def _written(run: Run, missing: list[str]) -> list[tuple[str, str]]:
+    """What a network writes when it is left to itself."""
+    try:
+        return [(f"{SAMPLE} tokens that it made up", run.sample(length=SAMPLE, seed=0).strip("\n"))]
+    except ValueError as error:
+        missing.append(f"What it writes: {error}")
+        return []
 
 
 def passage(text: Text, h: int | None) -> Chunk:

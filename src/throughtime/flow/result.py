@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from throughtime.flow.error import ErrorByLag
-from throughtime.flow.table import lines
+from throughtime.flow.table import TOLERANCES, lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +155,12 @@ class Flow:
         return "\n".join(lines(self))
 
     def to_json(self) -> str:
-        """The numbers, of the errors by lag their statistics; null for what is no number, complex ones as pairs."""
+        """The numbers, of the errors by lag their statistics; null for what is no number, complex ones as pairs.
+
+        smallest_h: by error of the gradient, the smallest h that keeps to it; null where none was measured.
+        """
         found = {field.name: getattr(self, field.name) for field in fields(self)}
+        found["smallest_h"] = {str(error): self.kept and self.kept.smallest_h(error) for error in TOLERANCES}
         return json.dumps(_plain(found))
 
 

@@ -17,7 +17,8 @@ def spectra(net: nn.Module) -> dict[str, Spectrum]:
     """The spectrum of every W_h: `W_h of layer 1`, of a gated cell `W_h of layer 1, f`.
 
     Where a network has several recurrent modules, each name says of which. With a projection h = W_r m the matrix is
-    W_h W_r. Empty where the recurrence is of another kind. Cost: O(H^3) a matrix.
+    W_h W_r. Empty where the recurrence is of another kind; a matrix with NaN or infinity has no spectrum and is left
+    out. Cost: O(H^3) a matrix.
     """
     modules = {name: list(_matrices(module)) for name, module in net.named_modules()}
     several = sum(bool(found) for found in modules.values()) > 1
@@ -25,6 +26,7 @@ def spectra(net: nn.Module) -> dict[str, Spectrum]:
         f"W_h of {f'{name}, ' if several else ''}{what}": _spectrum(matrix)
         for name, found in modules.items()
         for what, matrix in found
+        if matrix.isfinite().all()
     }
 
 

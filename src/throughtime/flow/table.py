@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from throughtime.flow.result import Flow
 
 WIDTH = 80
+TOLERANCES = (0.1, 0.01, 0.001)
+"""Errors of the gradient that the smallest h is told for."""
 
 
 def lines(flow: Flow) -> Iterator[str]:
@@ -49,10 +51,12 @@ def _errors(flow: Flow) -> Iterator[str]:
 
 def _cuts(flow: Flow) -> Iterator[str]:
     """What truncation keeps."""
-    if flow.kept is None:
-        return
     wanted = {2**n for n in range(20)} | {flow.h or 1}
-    places = [(h, place) for place, h in enumerate(flow.kept.h.tolist()[:-1]) if h in wanted]
+    places = [(h, place) for place, h in enumerate(flow.kept.h.tolist()[:-1]) if h in wanted] if flow.kept else []
+    if flow.kept is None or not places:
+        return
+    smallest = ", ".join(f"{_share(wanted)}: {flow.kept.smallest_h(wanted) or '-'}" for wanted in TOLERANCES)
+    yield fill(f"smallest h for an error of the gradient of {smallest}", WIDTH)
     yield f"BPTT(h) beside BPTT({flow.kept.h[-1]}): of the gradient, and of the norm of the error"
     rows = [
         ["kept", *(_share(flow.kept.kept[place]) for _, place in places)],
