@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from throughtime.data import Text, co2, shakespeare, shipped, sunspots
+from throughtime.data import Text, co2, shakespeare, shipped, sunspots, time_machine
 
 NOTICE = Path(__file__).parents[1] / "NOTICE"
 
@@ -23,7 +23,7 @@ def test_checksum_and_notice(name: str) -> None:
 def test_every_shipped_file_is_listed() -> None:
     folder = shipped.path("co2.csv").parent
     assert {path.name for path in folder.iterdir()} == {f"{name}.gz" for name in shipped.CHECKSUMS}
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 600_000
     with pytest.raises(ValueError, match="name must be one of"):
         shipped.path("milton.txt")
 
@@ -44,6 +44,15 @@ def test_the_plays() -> None:
     text = Text.of(plays)
     assert len(text.ids) == len(plays) == 1_074_893
     assert (text.ids > 0).all(), "all characters of validation and test occur in the training part"
+
+
+def test_the_time_machine() -> None:
+    book = time_machine()
+    assert book.isascii()
+    assert book.startswith("The Time Machine, by H. G. Wells [1898]\n")
+    assert book.endswith("on in the heart\nof man.\n")
+    assert len(book) == 178_979
+    assert "gutenberg" not in book.lower()
 
 
 def test_sunspots_meet_the_published_linear_fit() -> None:

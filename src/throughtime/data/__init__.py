@@ -2,7 +2,7 @@
 
 from throughtime.data import tasks
 from throughtime.data.series import Series
-from throughtime.data.shipped import co2, shakespeare, sunspots
+from throughtime.data.shipped import co2, shakespeare, sunspots, time_machine
 from throughtime.data.split import parse_split, spell_split
 from throughtime.data.text import Chunks, Text
 from throughtime.data.vocabulary import Vocabulary
@@ -18,4 +18,5 @@ __all__ = [
     "spell_split",
     "sunspots",
     "tasks",
+    "time_machine",
 ]

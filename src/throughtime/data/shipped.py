@@ -14,6 +14,7 @@ CHECKSUMS = {
     "co2.csv": "16695fa2786e53414e5a6b54767a3fdf5de99cfbc68617f69d1362d92776a92f",
     "shakespeare.txt": "8898870164a23d324333c277b8ba6bcb13c153a93ab1df782bb761b6eb444b11",
     "sunspots.csv": "17a91da8b3196e06a265967242dd0a931fa5262f5646ff2a1d9b7e11264bd939",
+    "timemachine.txt": "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516",
 }
 """SHA-256 of each file, uncompressed."""
 
@@ -37,6 +38,12 @@ def read(name: str) -> bytes:
 def shakespeare() -> str:
     """Eight plays, 1 074 893 ASCII characters of 72 kinds: Text.of(shakespeare())."""
     return read("shakespeare.txt").decode("ascii")
+
+
+@cache
+def time_machine() -> str:
+    """H. G. Wells, The Time Machine (1895), 178 979 ASCII characters: prose of another author, beside the plays."""
+    return read("timemachine.txt").decode("ascii")
 
 
 def sunspots() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
