@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
-
 from throughtime.pictures import ErrorAgainstLag, LearningCurves, Picture
-from throughtime.pictures.style import DARK, LIGHT, percent, variables
-from throughtime.version import __version__
+from throughtime.pictures.page import Card, drawn, sentence_case, write_page
+from throughtime.pictures.style import percent
 
 if TYPE_CHECKING:
     from throughtime.flow import Flow
@@ -34,6 +29,7 @@ class Summary:
                (learned from so far), `seconds` and `validation` (None when it was not evaluated); nats a unit.
     loss       of the weights that were kept, on text held out; None: the lowest validation loss of the records.
     baseline   what to beat: (name, nats a unit on the validation text).
+    without    the network without memory on the same: (name, nats a unit).
     samples    texts that the network wrote: (caption, text).
     flow       how far the error reaches in the trained network; pictures: what to show after the learning curves.
     missing    sentences: what cannot be shown, and why.
@@ -50,6 +46,7 @@ class Summary:
     records: Sequence[Mapping[str, Any]] = ()
     loss: float | None = None
     baseline: tuple[str, float] | None = None
+    without: tuple[str, float] | None = None
     samples: Sequence[tuple[str, str]] = ()
     flow: Flow | None = None
     pictures: Sequence[Picture] = ()
@@ -68,11 +65,11 @@ def write_report(folder: str | Path, summary: Summary) -> Path:
         "title": summary.title,
         "sentence": summary.sentence,
         "cards": _cards(summary),
-        "pictures": _drawn([*curves, *summary.pictures]),
+        "pictures": drawn([*curves, *summary.pictures]),
         "missing": summary.missing,
         "summary": summary,
     }
-    return _write(Path(folder) / "report.html", "report.html", page)
+    return write_page(Path(folder) / "report.html", "report.html", page)
 
 
 def write_comparison(path: str | Path, summaries: Mapping[str, Summary]) -> Path:
@@ -84,7 +81,7 @@ def write_comparison(path: str | Path, summaries: Mapping[str, Summary]) -> Path
         "title": f"{', '.join(summaries)} beside each other",
         "sentence": f"{len(every)} runs, each with the weights that it kept.",
         "cards": _comparison_cards(summaries),
-        "pictures": _drawn(_shared_pictures(summaries)),
+        "pictures": drawn(_shared_pictures(summaries)),
         "missing": list(dict.fromkeys(f"{name}: {text}" for name, one in summaries.items() for text in one.missing)),
         "names": list(summaries),
         "results": _results(every),
@@ -94,55 +91,17 @@ def write_comparison(path: str | Path, summaries: Mapping[str, Summary]) -> Path
         "differences": differences([summary.config for summary in every]),
         "commands": [summary.reproduce for summary in every if summary.reproduce],
     }
-    return _write(Path(path), "report-runs.html", page)
-
-
-def _write(path: Path, name: str, page: Mapping[str, Any]) -> Path:
-    """Render a template under a temporary name, and rename it when it is whole."""
-    templates = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_source)
-    )
-    style = {"light": Markup(variables(LIGHT)), "dark": Markup(variables(DARK)), "version": __version__}
-    text = templates.get_template(name).render(**style, **page)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
-
-
-def _source(name: str) -> str:
-    return files("throughtime").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _drawn(pictures: Iterable[Picture]) -> Iterator[dict[str, Any]]:
-    """Each picture for wide and narrow screens, with its reading, which is its alternative text too."""
-    for picture in pictures:
-        drawings = {size: Markup(picture.svg(size)) for size in picture.sizes}
-        yield {"heading": picture.heading, "drawings": drawings, "reading": picture.reading}
+    return write_page(Path(path), "report-runs.html", page)
 
 
 # The first screen of a run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """One of the three answers of the first screen: a figure with its unit, a sentence, or steps."""
-
-    heading: str
-    figure: str = ""
-    unit: str = ""
-    text: str = ""
-    steps: Sequence[str] = ()
 
 
 def _cards(summary: Summary) -> list[Card]:
     """How well, how far back, what next."""
     loss = reached(summary)
     figure, unit = (f"{loss:.3f}", f"nats per {summary.unit}") if math.isfinite(loss) else ("", "")
-    well = Card(heading="How well", figure=figure, unit=unit, text=verdict(summary))
+    well = Card(heading="How well", figure=figure, unit=unit, text=f"{verdict(summary)} {worth(summary)}".strip())
     return [well, _far(summary), Card(heading="What to do next", steps=next_steps(summary))]
 
 
@@ -194,6 +153,16 @@ def verdict(summary: Summary) -> str:
     return f"The network loses to the baseline: {text}, {loss - bar:.3f} nats above the {bar:.3f} of {name}."
 
 
+def worth(summary: Summary) -> str:
+    """What memory adds, in a sentence; nothing where no network without memory was trained."""
+    loss = reached(summary)
+    if summary.without is None or not math.isfinite(loss):
+        return ""
+    name, bare = summary.without
+    adds = f"memory is worth {bare - loss:.3f} nats" if bare > loss + LEVEL else "memory adds nothing here"
+    return f"Without memory, {name} reaches {_nats(bare, summary.unit)}: {adds}."
+
+
 def next_steps(summary: Summary) -> list[str]:
     """What to do next: what beats the baseline, what flow advises, what the caller adds."""
     steps = []
@@ -202,12 +171,6 @@ def next_steps(summary: Summary) -> list[str]:
         steps.append(f"Train it longer{command}, or make it larger: it does not do better than the baseline yet.")
     steps += [] if summary.flow is None else summary.flow.advice
     return [*steps, *summary.advice] or ["Nothing that was measured calls for a change."]
-
-
-def sentence_case(text: str) -> str:
-    """The text with a capital at its beginning and a full stop at its end."""
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _nats(loss: float, unit: str) -> str:

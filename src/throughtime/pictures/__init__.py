@@ -10,16 +10,23 @@ Colours are apart for the colour-blind (Okabe and Ito 2008), dashes and markers 
 
 from throughtime.pictures.algorithms import Algorithms
 from throughtime.pictures.base import Picture
+from throughtime.pictures.classes import Calibration, ClassScores, ConfusionMatrix
 from throughtime.pictures.curves import ErrorAgainstLag, LearningCurves
+from throughtime.pictures.forecasts import ErrorByHorizon, ForecastFan
 from throughtime.pictures.gallery import gallery
 from throughtime.pictures.maps import ErrorMap, HiddenUnits, Saliency
 from throughtime.pictures.units import Eigenvalues, GateActivity
 
 __all__ = [
     "Algorithms",
+    "Calibration",
+    "ClassScores",
+    "ConfusionMatrix",
     "Eigenvalues",
     "ErrorAgainstLag",
+    "ErrorByHorizon",
     "ErrorMap",
+    "ForecastFan",
     "GateActivity",
     "HiddenUnits",
     "LearningCurves",

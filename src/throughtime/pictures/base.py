@@ -46,6 +46,10 @@ class Picture(ABC):
     def draw(self, ax: Axes) -> None:
         """Draw on these axes; plot sets the style around it."""
 
+    def size(self, screen: str) -> Size:
+        """The size on a screen of this name; a picture whose rows are counted makes it higher."""
+        return self.sizes[screen]
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw on matplotlib's axes, new ones if none are given, and return them."""
         from matplotlib import rc_context
@@ -53,7 +57,7 @@ class Picture(ABC):
 
         with rc_context(rules()):
             if ax is None:
-                ax = Figure(figsize=self.sizes["wide"], layout="constrained").subplots()
+                ax = Figure(figsize=self.size("wide"), layout="constrained").subplots()
             frame(ax)
             self.draw(ax)
         return ax
@@ -61,7 +65,7 @@ class Picture(ABC):
     def svg(self, size: str = "wide") -> str:
         """The drawing as an SVG element that takes its colours from the page around it; see style.variables."""
         name = f"{type(self).__name__.lower()}-{size}"
-        return svg(self.plot, self.sizes[size], name, self.reading)
+        return svg(self.plot, self.size(size), name, self.reading)
 
     def _repr_html_(self) -> str:
         caption = f"<figcaption>{escape(self.reading)}</figcaption>"

@@ -29,13 +29,15 @@ class LearningCurves(Picture):
     """Training and validation loss against what was read; of several runs the validation loss, a line each.
 
     records   of a run; or by the name of the run.
-    baseline  what to beat: (name, nats a unit on the validation part).
+    baseline  what to beat: (name, its loss a unit on the validation part).
     unit      what a loss is counted by: character, byte, word.
+    measure   what a loss is: nats, or the name of another error.
     """
 
     records: Records | Mapping[str, Records]
     baseline: tuple[str, float] | None = None
     unit: str = "character"
+    measure: str = field(default="nats", kw_only=True)
 
     sizes: ClassVar[dict[str, Size]] = {"wide": (7.4, 3.5), "narrow": (3.9, 3.4)}
 
@@ -80,7 +82,7 @@ class LearningCurves(Picture):
         losses = curves[what][:, 1]
         if not len(losses):
             return "No loss was recorded."
-        text = f"The {what} loss goes from {losses[0]:.3f} to {losses[-1]:.3f} nats per {self.unit}"
+        text = f"The {what} loss goes from {losses[0]:.3f} to {losses[-1]:.3f} {self.measure} per {self.unit}"
         if what == "validation" and losses.min() < losses[-1] - 0.0005:
             text += f", after {losses.min():.3f} at its lowest, where the weights are kept"
         return text + ("; below the dashed line it is better than the baseline." if self.baseline else ".")
@@ -92,7 +94,7 @@ class LearningCurves(Picture):
             return "No loss was recorded."
         (loss, first), *others = ranked
         rest = "".join(f", {name} {other - loss:.3f} above it" for other, name in others)
-        return f"{first} comes lowest, to {loss:.3f} nats per {self.unit}{rest}."
+        return f"{first} comes lowest, to {loss:.3f} {self.measure} per {self.unit}{rest}."
 
     def draw(self, ax: Axes) -> None:
         from matplotlib.ticker import EngFormatter
@@ -114,7 +116,7 @@ class LearningCurves(Picture):
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.set_xlim(left=0)
         ax.set_xlabel(data["axis"])
-        ax.set_ylabel(f"loss (nats per {self.unit})")
+        ax.set_ylabel(f"loss ({self.measure} per {self.unit})")
         legend_above(ax)
 
 

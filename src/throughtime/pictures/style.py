@@ -12,6 +12,7 @@ from io import StringIO
 from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,6 +176,35 @@ def glyph(token: str) -> str:
     """A token as it can stand under a picture: one that prints nothing gets a sign."""
     signs = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
     return "".join(signs.get(sign, sign if sign.isprintable() else "\ufffd") for sign in token)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to so many digits, as a sentence has it: 0.071, −12, 1,230,000, 1.2·10⁻⁷; NaN is a dash."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else f"{'−' if value < 0 else ''}∞"
+    rounded = float(f"{value:.{digits}g}")
+    if rounded == 0 or 1e-4 <= abs(rounded) < 1e9:
+        return f"{rounded:,.15g}".replace("-", "−")
+    mantissa, _, exponent = f"{rounded:.{digits - 1}e}".partition("e")
+    return f"{float(mantissa):g}·10{superscript(int(exponent))}".replace("-", "−")
+
+
+def shown(name: object, most: int = 24) -> str:
+    """A name that a user chose, as it can stand in a line: signs that print nothing are replaced, a long one is cut.
+
+    Letters that are twice as wide count as two of `most`; what would turn the direction of the text after it goes too.
+    """
+    text = " ".join(str(name).split())
+    text = "".join(sign if sign.isprintable() or sign in _JOINERS else "\ufffd" for sign in text) or "“”"
+    widths = [1 + (east_asian_width(sign) in "WF") for sign in text]
+    if sum(widths) <= most:
+        return text
+    kept = next(place for place in range(len(text), -1, -1) if sum(widths[:place]) < most)
+    return f"{text[:kept].rstrip()}…"
+
+
+_JOINERS = "\u200c\u200d"
+"""Between letters of Persian or Hindi and parts of an emoji: they print nothing and are no mistake."""
 
 
 def svg(draw: Callable[[Axes], object], size: Size, name: str, label: str) -> str:
