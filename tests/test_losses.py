@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from throughtime.chunk import Chunk
-from throughtime.nets import bernoulli, cross_entropy, losses, squared_error, sum_errors
+from throughtime.nets import bernoulli, cross_entropy, gaussian, losses, squared_error, sum_errors
 
 DOUBLE = torch.float64
 T, B, A = 9, 3, 2
@@ -36,7 +36,8 @@ def test_squared_error_and_bernoulli() -> None:
     close(bernoulli(prediction, bits), -torch.where(bits == 1, p, 1 - p).log())
     close(bernoulli(prediction, bits.bool()), bernoulli(prediction, bits.double()))
     assert bernoulli(torch.tensor([[[1000.0]]]), torch.tensor([[[0]]])).item() == 1000
-    assert losses == {"softmax": cross_entropy, "squared": squared_error, "bernoulli": bernoulli}
+    named = {"softmax": cross_entropy, "squared": squared_error, "bernoulli": bernoulli, "gaussian": gaussian}
+    assert losses == named
 
 
 @pytest.mark.parametrize(

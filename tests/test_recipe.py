@@ -9,8 +9,9 @@ import torch
 from terminal import story
 
 from throughtime.cli.fitting import prepare
-from throughtime.cli.options import NetworkOptions, Options, TrainingOptions, given, recipe
+from throughtime.cli.options import NetworkOptions, Options, TrainingOptions, given
 from throughtime.data import Text
+from throughtime.recipe import recipe
 
 TINYSHAKESPEARE = 1_003_853
 PLAYS = 264_277

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from throughtime import cells, credit, data, flow, kernels, pictures, verify
+    from throughtime import cells, credit, data, estimators, flow, kernels, pictures, verify
     from throughtime.chunk import Chunk, join
     from throughtime.comparing import compare
     from throughtime.credit import (
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
         RandomTruncation,
         SnAp,
     )
+    from throughtime.estimators import (
+        Forecaster,
+        LanguageModel,
+        SequenceClassifier,
+        SequenceRegressor,
+        SequenceTagger,
+    )
     from throughtime.inference import evaluate
     from throughtime.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
     from throughtime.nets import Adapted, Network, Window, bernoulli, cross_entropy, squared_error
@@ -32,17 +39,19 @@ if TYPE_CHECKING:
     from throughtime.version import __version__
 
 _HOMES = {
-    "BPTT": "credit",
     "Adapted": "nets",
     "AdaptiveBPTT": "credit",
+    "BPTT": "credit",
     "Chunk": "chunk",
     "Credit": "credit",
     "Estimate": "credit",
+    "Forecaster": "estimators",
     "FullyRecurrent": "recurrent",
     "GRU": "layers",
     "GRUCell": "layers",
     "LSTM": "layers",
     "LSTMCell": "layers",
+    "LanguageModel": "estimators",
     "Network": "nets",
     "OnlineClassifier": "online",
     "OnlineRegressor": "online",
@@ -53,6 +62,9 @@ _HOMES = {
     "RTRL": "credit",
     "RandomTruncation": "credit",
     "Recurrent": "layers",
+    "SequenceClassifier": "estimators",
+    "SequenceRegressor": "estimators",
+    "SequenceTagger": "estimators",
     "SnAp": "credit",
     "UORO": "credit",
     "Window": "nets",
@@ -64,6 +76,7 @@ _HOMES = {
     "credit": "",
     "cross_entropy": "nets",
     "data": "",
+    "estimators": "",
     "evaluate": "inference",
     "flow": "",
     "join": "chunk",

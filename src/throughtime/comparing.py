@@ -32,7 +32,8 @@ from throughtime.credit.segments import Watch
 from throughtime.credit.trace import Trace, add_layer, carry, read
 from throughtime.flow.sampling import undisturbed
 from throughtime.inference import device_of
-from throughtime.nets import Loss, Network, check_sizes
+from throughtime.inputs import check_sizes
+from throughtime.nets import Loss, Network
 from throughtime.shapes import Float, Tensor
 from throughtime.state import State, detach, flatten
 from throughtime.training import loss_named

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +16,14 @@ from torch.nn.functional import dropout as drop
 
 from throughtime.cells import Cell, spell_cell
 from throughtime.chunk import Chunk
+from throughtime.inputs import check_embedding, check_inputs, check_sizes
 from throughtime.kernels import check_ids
 from throughtime.layers import Recurrent
 from throughtime.recurrent import FullyRecurrent
+from throughtime.sequence_network import SequenceNetwork
 from throughtime.shapes import Bool, Float, Int, Shaped, Tensor
 from throughtime.state import State, run_segments
+from throughtime.token_network import TokenNetwork
 
 
 class Network(nn.Module):
@@ -208,7 +213,25 @@ class Adapted(nn.Module):
         return run_segments(self.module, x, state, reset)
 
 
-def build(config: dict[str, Any]) -> Network | Window | FullyRecurrent:
+class Committee(nn.Module):
+    """Networks that say the mean of what each says; the state is the tuple of theirs."""
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor, state: State = None, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        states = (None,) * len(self.nets) if state is None else state
+        said = [net(x, one, reset) for net, one in zip(self.nets, states, strict=True)]
+        return torch.stack([y for y, _ in said]).mean(0), tuple(one for _, one in said)
+
+    def config(self) -> dict[str, Any]:
+        """The configs of the networks; `build` makes them anew."""
+        configs: list[Any] = [getattr(net, "config") for net in self.nets]  # noqa: B009
+        return {"network": "committee", "nets": [config() for config in configs]}
+
+
+def build(config: dict[str, Any]) -> Network | Window | FullyRecurrent | SequenceNetwork | TokenNetwork | Committee:
     """The network that a config describes, with fresh weights."""
     options = dict(config)
     kind = options.pop("network")
@@ -218,7 +241,15 @@ def build(config: dict[str, Any]) -> Network | Window | FullyRecurrent:
         return Window(**options)
     if kind == "fully recurrent":
         return FullyRecurrent(**options)
-    raise ValueError(f"network must be recurrent, window or fully recurrent; got {kind!r}.")
+    if kind == "sequence":
+        return SequenceNetwork(options.pop("cell"), **options)
+    if kind == "tokens":
+        return TokenNetwork(options.pop("cell"), **options)
+    if kind == "committee":
+        return Committee([build(one) for one in options["nets"]])
+    raise ValueError(
+        f"network must be recurrent, window, fully recurrent, sequence, tokens or committee; got {kind!r}."
+    )
 
 
 def parameters_of(net: nn.Module) -> int:
@@ -241,32 +272,6 @@ def window_like(net: Network, window: int) -> Window:
             low, high = (middle, high) if sizes(middle) <= wanted else (low, middle)
         units = low if wanted - sizes(low) <= sizes(high) - wanted else high
     return Window(units=units, window=window, **shared)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise ValueError when a size is below 1."""
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}.")
-
-
-def check_embedding(embedding: int) -> None:
-    """Raise ValueError unless it is a width, or 0 for none."""
-    if embedding < 0:
-        raise ValueError(f"embedding must be at least 0, where 0 means one-hot ids; got {embedding}.")
-
-
-def check_inputs(x: Tensor, inputs: int, embedded: bool) -> None:
-    """Raise ValueError unless x are (T, B) ids in the vocabulary, or (T, B, I) numbers and nothing is embedded."""
-    if x.is_floating_point():
-        if embedded:
-            raise ValueError(f"x must be whole-number ids, as the network has an embedding; got {x.dtype}.")
-        if x.dim() != 3 or x.shape[-1] != inputs:
-            raise ValueError(f"x must be numbers (T, B, {inputs}); got {tuple(x.shape)}.")
-    elif x.dim() != 2:
-        raise ValueError(f"x must be ids (T, B), or numbers (T, B, {inputs}); got {x.dtype} {tuple(x.shape)}.")
-    else:
-        check_ids("x", x, inputs)
 
 
 def cross_entropy(prediction: Float[Tensor, "T B A"], y: Int[Tensor, "T B"]) -> Float[Tensor, "T B"]:
@@ -292,6 +297,49 @@ def bernoulli(prediction: Float[Tensor, "T B A"], y: Shaped[Tensor, "T B A"]) ->
     return binary_cross_entropy_with_logits(prediction, y.to(prediction.dtype), reduction="none")
 
 
+def gaussian(prediction: Float[Tensor, "T B A"], y: Float[Tensor, "T B N"]) -> Float[Tensor, "T B N"]:
+    """-ln N(y; mu, sigma) of independent numbers, in nats; prediction, A = 2 N, holds every mu, then every ln sigma.
+
+    ln sigma is read within [-10, 10], so that a number that never varies cannot make the error infinite.
+    """
+    if prediction.shape != (*y.shape[:-1], 2 * y.shape[-1]):
+        raise ValueError(
+            f"prediction must have two numbers for every target, {(*y.shape[:-1], 2 * y.shape[-1])}; "
+            f"got {tuple(prediction.shape)}."
+        )
+    mu, ln_sigma = prediction.chunk(2, -1)
+    ln_sigma = ln_sigma.clamp(-10, 10)
+    return ((y - mu) * (-ln_sigma).exp()).square() / 2 + ln_sigma + math.log(2 * math.pi) / 2
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """The pinball loss of Koenker and Bassett (1978), the mean over Q levels: max(q (y - p), (q - 1) (y - p)).
+
+    Its lowest mean is at the q-quantile of y. prediction is (T, B, N Q), the levels of a number side by side; y and
+    the errors are (T, B, N). levels are rising numbers between 0 and 1.
+    """
+
+    levels: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        inside = bool(self.levels) and self.levels[0] > 0 and self.levels[-1] < 1
+        if not inside or any(a >= b for a, b in pairwise(self.levels)):
+            raise ValueError(
+                f"levels must be rising numbers between 0 and 1, such as (0.1, 0.5, 0.9); got {self.levels}."
+            )
+
+    def __call__(self, prediction: Float[Tensor, "T B A"], y: Float[Tensor, "T B N"]) -> Float[Tensor, "T B N"]:
+        wanted = (*y.shape[:-1], y.shape[-1] * len(self.levels))
+        if prediction.shape != wanted:
+            raise ValueError(
+                f"prediction must have a number for every target and level, {wanted}; got {tuple(prediction.shape)}."
+            )
+        q = prediction.new_tensor(self.levels)
+        left = y[..., None] - prediction.unflatten(-1, (y.shape[-1], len(self.levels)))
+        return torch.maximum(q * left, (q - 1) * left).mean(-1)
+
+
 def check_same(name: str, value: Tensor, like: Tensor) -> None:
     """Raise ValueError unless a target has the shape of the prediction; broadcasting hides mistakes."""
     if value.shape != like.shape:
@@ -299,7 +347,7 @@ def check_same(name: str, value: Tensor, like: Tensor) -> None:
         raise ValueError(f"{name} must have the shape of the prediction, {wanted}; got {got}.")
 
 
-losses = {"softmax": cross_entropy, "squared": squared_error, "bernoulli": bernoulli}
+losses = {"softmax": cross_entropy, "squared": squared_error, "bernoulli": bernoulli, "gaussian": gaussian}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """loss(prediction, y): errors not yet summed, with leading axes (T, B)."""

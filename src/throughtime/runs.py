@@ -125,13 +125,22 @@ class Run:
         _write(self.path / WEIGHTS, lambda file: file.write_bytes(save(_own(weights_of(net)))))
 
     def save_resume(self, tree: Mapping[str, Any]) -> None:
-        """All that going on needs, in one file: tensors, and the rest in its header."""
-        skeleton, tensors = flatten(dict(tree), "resume")
-        header = {"format": str(FORMAT), "skeleton": json.dumps(skeleton)}
-        _write(self.path / RESUME, lambda file: file.write_bytes(save(_own(tensors), header)))
+        """All that going on needs."""
+        self.save_tree(RESUME, tree)
 
     def load_resume(self, kinds: Iterable[type]) -> dict[str, Any]:
-        file = self.path / RESUME
+        hint = "Resume with the credit and the version that wrote it, or train again."
+        return self.load_tree(RESUME, kinds, hint)
+
+    def save_tree(self, name: str, tree: Mapping[str, Any]) -> None:
+        """A tree of `flatten` in one file: tensors, and the rest in its header."""
+        skeleton, tensors = flatten(dict(tree), Path(name).stem)
+        header = {"format": str(FORMAT), "skeleton": json.dumps(skeleton)}
+        _write(self.path / name, lambda file: file.write_bytes(save(_own(tensors), header)))
+
+    def load_tree(self, name: str, kinds: Iterable[type] = (), hint: str = "Restore it.") -> dict[str, Any]:
+        """The tree of a file; kinds are the dataclasses that may stand in it."""
+        file = self.path / name
         tensors = _tensors(file)
         with safe_open(file, "pt") as opened:
             header = opened.metadata() or {}
@@ -140,9 +149,7 @@ class Run:
         try:
             return unflatten(json.loads(header["skeleton"]), tensors, kinds)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{file} does not fit: {error}. Resume with the credit and the version that wrote it, or train again."
-            ) from error
+            raise ValueError(f"{file} does not fit: {error}. {hint}") from error
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl; numbers that JSON has no word for become null."""

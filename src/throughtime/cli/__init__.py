@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import CycloptsError
 
-from throughtime.cli import inspection, language
+from throughtime.cli import inspection, language, tasks
 from throughtime.cli.application import app
 
-__all__ = ["app", "inspection", "language", "main"]
+__all__ = ["app", "inspection", "language", "main", "tasks"]
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

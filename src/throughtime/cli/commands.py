@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import platform
-import re
 import sys
 from collections.abc import Sequence
 from copy import copy
 from itertools import chain, islice
 from pathlib import Path
 from shlex import quote
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ import torch
 from throughtime import kernels, verify
 from throughtime.baselines import Baseline
 from throughtime.cells import cell_named, cells
-from throughtime.cli.fitting import Job, fit, prepare, read_text, reading, restore, text_of, text_section
+from throughtime.cli.fitting import Job, Limits, fit, prepare, read_text, reading, restore, text_of, text_section
+from throughtime.cli.folders import free_folder
 from throughtime.cli.options import Options, given
 from throughtime.cli.progress import Progress
 from throughtime.cli.reporting import COUNTED, NOUNS, baseline, longer, report_after
+from throughtime.cli.twin import check_twin, train_twin
 from throughtime.credit import BPTT
 from throughtime.data import Text
 from throughtime.data.vocabulary import words
@@ -41,32 +43,43 @@ FEW = 40
 
 
 def train(
-    files: tuple[str, ...], string: str | None, options: Options, folder: str | None, *, json: bool, report: bool
+    files: tuple[str, ...],
+    string: str | None,
+    options: Options,
+    folder: str | None,
+    *,
+    twin: bool,
+    json: bool,
+    report: bool,
 ) -> int:
     """A new run; the exit code."""
     section = text_section(files, string, given(options.text))
     text = read_text(section)
     job = prepare(text, section, options)
+    if twin:
+        check_twin(job)
     path = Path(folder) if folder else free_folder(files, string or section.get("shipped"))
     progress = progress_of(job, json=json)
     progress.note(announcement(job, path))
     if isinstance(job.credit, BPTT) and job.credit.memory is not None:
         steps = -(-(len(text.part()) - 1) // job.chunks.streams)
         progress.note(str(job.credit.plan(job.net, steps, job.chunks.streams)))  # a budget too small ends it here
-    return _learn(job, path, progress, resume=False, report=report)
+    return _learn(job, path, progress, resume=False, twin=twin, report=report)
 
 
-def resume(folder: str, options: Options, *, json: bool, report: bool) -> int:
+def resume(folder: str, options: Options, *, twin: bool, json: bool, report: bool) -> int:
     """Go on with a run; the exit code."""
     for part in (options.text, options.network):
         for name in given(part):
             raise ValueError(f"--{name} must be left out with --resume: the run has its own.")
     run = load(folder)
     job = restore(run, options.training)
-    return _learn(job, run.path, progress_of(job, json=json), resume=True, report=report)
+    if twin:
+        check_twin(job)
+    return _learn(job, run.path, progress_of(job, json=json), resume=True, twin=twin, report=report)
 
 
-def _learn(job: Job, path: Path, progress: Progress, *, resume: bool, report: bool) -> int:
+def _learn(job: Job, path: Path, progress: Progress, *, resume: bool, twin: bool, report: bool) -> int:
     go_on = f"throughtime train --resume {quote(str(path))}"
     try:
         stopped = fit(job, path, progress, resume=resume)
@@ -81,26 +94,37 @@ def _learn(job: Job, path: Path, progress: Progress, *, resume: bool, report: bo
     if stopped:
         progress.note(f"{path} is saved. Go on: {go_on}")
         return 128 + stopped
-    if progress.last is None:
+    if progress.last is None and not twin:
         raise ValueError(
             f"{path} must have something left to train; it is at its end. Give a larger --epochs, --updates or --time."
         )
-    out = sys.stderr if progress.json else sys.stdout
-    last = progress.last
-    print(f"{path}: {last.update} updates in {last.seconds:.0f} s", file=out)
     run = load(path)
+    if twin:
+        last = run.records()[-1]["update"]
+        progress.note(f"Now the network without memory, for {last} updates.")
+        if stopped := train_twin(job, run, last, progress_of(job, limits={"updates": last})):
+            progress.note(f"{path} is whole; its network without memory goes on with: {go_on} --twin")
+            return 128 + stopped
+    return _conclude(job, run, sys.stderr if progress.json else sys.stdout, report=report)
+
+
+def _conclude(job: Job, run: Run, out: TextIO, *, report: bool) -> int:
+    """Say what came of a training, and write its page."""
+    last = run.records()[-1]
+    print(f"{run.path}: {last['update']} updates in {last['seconds']:.0f} s", file=out)
     found = None if job.validation is None else baseline(job.text, job.text.part("validation"))
     for line in [*_positions(run, job.text), *_verdict(run, job, found)]:
         print(line, file=out)
-    print(f"Go on: throughtime sample {quote(str(path))}", file=out, flush=True)
+    print(f"Go on: throughtime sample {quote(str(run.path))}", file=out, flush=True)
     if report:
         print(report_after(run, job.text, found), file=out, flush=True)
     return 0
 
 
-def progress_of(job: Job, *, json: bool = False) -> Progress:
-    """What shows this training."""
-    return Progress(characters=job.text.characters_per_token, targets=job.chunks.count, limits=job.limits, json=json)
+def progress_of(job: Job, *, json: bool = False, limits: Limits | None = None) -> Progress:
+    """What shows this training, or one of the same text under other limits."""
+    text, limits = job.text, job.limits if limits is None else limits
+    return Progress(characters=text.characters_per_token, targets=job.chunks.count, limits=limits, json=json)
 
 
 def announcement(job: Job, path: Path) -> str:
@@ -114,17 +138,6 @@ def announcement(job: Job, path: Path) -> str:
         f"{config['layers']} x {config['units']}, {parameters_of(job.net)} weights; streams x steps "
         f"{job.chunks.streams} x {job.chunks.steps}, rate {job.optimizer.param_groups[0]['lr']:g}, {limit}"
     )
-
-
-def free_folder(files: tuple[str, ...], string: str | None) -> Path:
-    """runs/<name of the text>, or the first of runs/<name>-2, -3, ... that is not there."""
-    name = Path(files[0]).resolve().stem if files else " ".join((string or "").split())
-    name = re.sub(r"[^\w.-]+", "-", name)[:30].strip("-.") or "text"
-    folder, number = Path("runs") / name, 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{name}-{number}"
-    return folder
 
 
 def _positions(run: Run, text: Text) -> list[str]:

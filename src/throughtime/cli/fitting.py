@@ -17,11 +17,9 @@ from throughtime.cli.interruption import Interruption
 from throughtime.cli.options import (
     NetworkOptions,
     Options,
-    Recipe,
     TrainingOptions,
     flag,
     given,
-    recipe,
     refuse,
     seconds_of,
 )
@@ -29,6 +27,7 @@ from throughtime.cli.progress import Progress
 from throughtime.credit import BPTT, Credit, ParallelBPTT, algorithms, credit_named
 from throughtime.data import Chunks, Text, Vocabulary, parse_split, shakespeare
 from throughtime.nets import Network, Window, build, window_like
+from throughtime.recipe import Recipe, recipe
 from throughtime.recurrent import FullyRecurrent
 from throughtime.runs import Run
 from throughtime.spelling import parse
@@ -288,7 +287,7 @@ def restore(run: Run, training: TrainingOptions) -> Job:
     try:
         saved, network = config["training"], config["network"]
         text = text_of(run)
-        net = build(network).to(device_named(training.device or "auto"))
+        net = cast("Network | Window | FullyRecurrent", build(network)).to(device_named(training.device or "auto"))
         limits = limits_of(training)
         return Job(
             text=text,

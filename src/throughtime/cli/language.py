@@ -18,6 +18,7 @@ def train(
     training: TrainingOptions = TrainingOptions(),
     run: str | None = None,
     resume: str | None = None,
+    twin: bool = False,
     json: bool = False,
     no_report: bool = False,
 ) -> int:
@@ -35,6 +36,9 @@ def train(
         The folder to make. [default: runs/NAME of the text, or NAME-2, ...]
     resume
         The folder of a run to go on with, exactly; with larger --epochs, --updates or --time if wanted.
+    twin
+        Train a network without memory beside it: an MLP over 8 tokens with as many weights, on the same data, for as
+        many updates, which takes as long again. With --resume also for a run that is at its end.
     json
         A JSON object for every update on stdout, and nothing else there.
     no_report
@@ -44,10 +48,10 @@ def train(
 
     options = Options(text=corpus, network=network, training=training)
     if resume is None:
-        return commands.train(files, text, options, run, json=json, report=not no_report)
+        return commands.train(files, text, options, run, twin=twin, json=json, report=not no_report)
     if files or text is not None or run is not None:
         raise ValueError("--resume must go without FILE, --text and --run: the run has its own.")
-    return commands.resume(resume, options, json=json, report=not no_report)
+    return commands.resume(resume, options, twin=twin, json=json, report=not no_report)
 
 
 @app.command
@@ -113,22 +117,39 @@ def evaluate(
     return commands.evaluate(str(run), file, text, part, shuffle=shuffle)
 
 
-@app.command
-def predict(run: Path, /, *, prompt: Words = "", top: Count = 5) -> int:
-    """The probabilities of the token that comes after a prompt.
+@app.command(usage="Usage: throughtime predict RUN [FILE | --text STRING | --prompt STRING] [OPTIONS]")
+def predict(
+    run: Path,
+    file: str | None = None,
+    /,
+    *,
+    prompt: Words | None = None,
+    text: Words | None = None,
+    top: Count | None = None,
+    out: Path | None = None,
+) -> int:
+    """What a run predicts: the next token, the class of sequences or texts, tags, or the future of a series.
 
     Parameters
     ----------
     run
         The folder of the run.
+    file
+        Of a classifier: examples as it was trained on, with or without classes. Of a tagger: sentences, one word a
+        line. Of a forecaster: the new rows of its series, from which it goes on. Of a language model: the tokens
+        before.
     prompt
-        The tokens before; without it, a line break.
+        Of a language model: the tokens before; without it, a line break.
+    text
+        A text to classify, or a sentence to tag.
     top
-        How many of the most likely tokens to list.
+        Of a language model: how many of the most likely tokens to list. [default: 5]
+    out
+        The file to write the predictions to. [default: stdout]
     """
-    from throughtime.cli import commands
+    from throughtime.cli import predicting
 
-    return commands.predict(str(run), prompt, top)
+    return predicting.predict(str(run), file, prompt=prompt, text=text, top=top, out=out)
 
 
 @app.command

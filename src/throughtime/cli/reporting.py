@@ -15,6 +15,7 @@ from throughtime.baselines import Baseline, best_ngram
 from throughtime.chunk import Chunk
 from throughtime.cli.fitting import optimizers, reach, reading, text_of
 from throughtime.cli.options import check_out, flag
+from throughtime.cli.twin import twin_of
 from throughtime.data import Text
 from throughtime.flow import Flow, clipping, measure, spectra
 from throughtime.inference import evaluate
@@ -117,6 +118,7 @@ def summary_of(
         records=records,
         loss=_loss(run, net, text),
         baseline=None if found is None else (f"{found.kind} {found.order + 1}-grams", found.nats),
+        without=_without(run, text),
         samples=samples,
         flow=flow,
         pictures=pictures,
@@ -192,6 +194,18 @@ def _loss(run: Run, net: nn.Module | None, text: Text | None) -> float | None:
     return evaluate(net, reading(text, "validation")).mean
 
 
+def _without(run: Run, text: Text | None) -> tuple[str, float] | None:
+    """The network without memory that was trained beside a run, and its lowest loss on text held out."""
+    twin = twin_of(run)
+    if twin is None:
+        return None
+    losses = [record["validation"] for record in twin.records() if record.get("validation") is not None]
+    if not losses or text is None:
+        return None
+    network = twin.config["network"]
+    return f"an MLP over {network['window']} {NOUNS[text.unit]}s with {parameters_of(twin.net):,} weights", min(losses)
+
+
 # Words
 
 
@@ -252,10 +266,14 @@ def _facts(run: Run, net: nn.Module | None, text: Text | None) -> list[tuple[str
 
 
 def _advice(run: Run, flow: Flow | None) -> list[str]:
-    if flow is None or flow.h is None or flow.advice:
-        return []
-    further = f"throughtime compare {quote(str(run.path))} --credit bptt:h={2 * flow.h},every={flow.h}"
-    return [f"See what twice that h would change: {further}"]
+    steps = []
+    if flow is not None and flow.h is not None and not flow.advice:
+        further = f"throughtime compare {quote(str(run.path))} --credit bptt:h={2 * flow.h},every={flow.h}"
+        steps.append(f"See what twice that h would change: {further}")
+    recurrent = run.config.get("network", {}).get("network") == "recurrent"
+    if recurrent and command_of(run.config) and twin_of(run) is None:
+        steps.append(f"See what memory adds: throughtime train --resume {quote(str(run.path))} --twin")
+    return steps
 
 
 def longer(run: Run) -> str:

@@ -25,7 +25,8 @@ from throughtime.credit.checkpoint import Plan, Sizes, bytes_from, plan, spell_b
 from throughtime.credit.epochwise import Stream, settle
 from throughtime.credit.segments import check_forwards, cuts, segment_steps, sizes_of
 from throughtime.credit.trace import Layer, Trace, carry, check, follow, read
-from throughtime.nets import Loss, Network, Window, check_sizes, sum_errors
+from throughtime.inputs import check_sizes
+from throughtime.nets import Loss, Network, Window, sum_errors
 from throughtime.shapes import Tensor
 from throughtime.state import State, detach
 

@@ -121,7 +121,8 @@ def _time(table: Table, free: list[str]) -> str | None:
         return dated[0]
     if not dated and len(table.columns) == 1:
         return None
-    named = dated or [name for name in known_as(free, TIME_NAMES) if looks_numeric(table.frame[name])]
+    known = known_as(free, TIME_NAMES)
+    named = dated or [name for name in known if looks_numeric(table.frame[name])] or known  # its odd cell is then named
     if len(named) == 1:
         return named[0]
     what = f"{', '.join(map(repr, named))} can all be it" if named else f"none of {table.listed()} is one"

@@ -96,12 +96,14 @@ def read_panel(data: Any, columns: Columns | None = None, *, axis: Axis | None =
     if isinstance(data, (list, tuple, np.ndarray)) and not columns.known:
         return _from_numbers({SAMPLE: data}, columns, axis, "values")
     try:
-        frame = nw.from_native(data, eager_only=True)
+        frame = nw.from_native(data, eager_only=True, allow_series=True)
     except TypeError as error:
         raise TypeError(
             "data must be a pandas, polars or pyarrow frame, one row of numbers, or a dict of such rows; "
             f"got {type(data).__name__}. Known-future columns need a frame."
         ) from error
+    if isinstance(frame, nw.Series):
+        return _from_numbers({SAMPLE: frame.to_numpy()}, columns, axis, "values")
     return _from_frame(frame, columns, axis, values)
 
 

@@ -22,7 +22,7 @@ Numbers = NDArray[np.float64]
 Array = NDArray[Any]
 
 LAYOUTS = ("ntc", "nct", "tnc")
-STEP = 4
+STEP = 3
 """What a step costs beside its rows, in rows."""
 JITTER = 0.1
 """Sequences whose lengths differ by less than this share of them meet in one batch by chance."""
@@ -231,16 +231,16 @@ class Batches:
         groups = np.array_split(used[order], self.per_epoch)
         return [groups[place] for place in chance.permutation(len(groups))]
 
-    def _pack(self, group: Sequence[int], rows: int) -> tuple[list[tuple[int, int, int]], int]:
+    def _pack(self, group: NDArray[np.int64], rows: int) -> tuple[list[tuple[int, int, int]], int]:
         """(sequence, row, first step) of each, the longest first into the emptiest row; and T."""
         filled, places = np.zeros(rows, np.int64), []
-        for sequence in sorted(group, key=lambda s: -int(self._lengths[s])):
+        for sequence in sorted(group.tolist(), key=lambda s: -int(self._lengths[s])):
             row = int(filled.argmin())
-            places.append((int(sequence), row, int(filled[row])))
+            places.append((sequence, row, int(filled[row])))
             filled[row] += self._lengths[sequence]
         return places, int(filled.max())
 
-    def _chunk(self, group: Sequence[int]) -> Chunk:
+    def _chunk(self, group: NDArray[np.int64]) -> Chunk:
         B = self.streams
         places, T = self._pack(group, B)
         first = self.x[places[0][0]]

@@ -14,9 +14,10 @@ import torch
 from throughtime.cells import cell_named, spell_cell
 from throughtime.chunk import Chunk
 from throughtime.credit import BPTT
+from throughtime.inputs import check_sizes
 from throughtime.kernels import native
 from throughtime.kernels.online import SGD, Learner, Rule, Task, memory_there, optimizers, refusal
-from throughtime.nets import Network, check_sizes, losses
+from throughtime.nets import Network, losses
 from throughtime.shapes import Tensor
 from throughtime.spelling import parse
 from throughtime.state import flatten, unflatten

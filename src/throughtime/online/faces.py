@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from throughtime.nets import check_sizes
+from throughtime.inputs import check_sizes
 from throughtime.online.engines import Settings, whole
 from throughtime.online.stream import Numbers, Online
 

@@ -1,0 +1,96 @@
+"""What forecast, classify and tag share: a sign of life, a run's folder, and the sentences about what was done."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from rich.console import Console
+
+from throughtime.cli.options import flag
+from throughtime.estimators.saving import save
+from throughtime.nets import parameters_of
+from throughtime.runs import Run
+
+LOGGED = 200
+"""Updates of a training that its learning curve is drawn from; more would make the page heavy."""
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on stderr what is being done, and for how long it took."""
+    start = time.monotonic()
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal and not console.is_dumb_terminal:
+        with console.status(f"{what} ..."):
+            yield
+    else:
+        print(f"{what} ...", file=sys.stderr, flush=True)
+        yield
+    seconds = time.monotonic() - start
+    print(f"{what}: {seconds:.{int(seconds < 10)}f} s", file=sys.stderr, flush=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise FileExistsError for a run that is there already, before the work."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"--run must be a new folder; {folder} exists. Give another name.")
+
+
+def keep(estimator: Any, folder: Path, sections: Mapping[str, Any]) -> Run:
+    """Save a fitted estimator as a new run, with more sections of config.toml."""
+    run = Run(save(estimator, folder))
+    try:
+        run.amend(sections)
+    except BaseException:
+        run.discard()
+        raise
+    return run
+
+
+def thinned(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Records for a learning curve: every one with a validation loss, and of the others so many as can be seen."""
+    stride = max(1, math.ceil(len(records) / LOGGED))
+    return [
+        record
+        for place, record in enumerate(records)
+        if record.get("validation") is not None or place % stride == 0 or place == len(records) - 1
+    ]
+
+
+def described(net: Any) -> str:
+    """A network in a few words: its cell, directions, width and weights."""
+    config = net.config() if hasattr(net, "config") else {}
+    several, config = len(config.get("nets", ())), config.get("nets", [config])[0]
+    cell = str(config.get("cell", "mlp"))
+    both = "bidirectional " if config.get("bidirectional") else ""
+    layers = config.get("layers", 1)
+    size = f"{layers} x {config['units']} units, " if "units" in config else ""
+    mean = f"mean of {several} networks: " * (several > 1)
+    return f"{mean}{both}{cell}, {size}{parameters_of(net):,} weights"
+
+
+def changed(options: Any) -> dict[str, Any]:
+    """The options that are not as they are without a word."""
+    plain = type(options)()
+    return {name: value for name, value in vars(options).items() if value != getattr(plain, name)}
+
+
+def command_line(words: Sequence[str], options: Mapping[str, Any]) -> str:
+    """The command that does it again; options that are None or False are left out."""
+    told = [quote(word) for word in words]
+    for name, value in options.items():
+        if value is None or value is False or value == ():
+            continue
+        if value is True:
+            told.append(flag(name))
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            told.append(f"{flag(name)}={quote(text)}" if text.startswith("-") else f"{flag(name)} {quote(text)}")
+    return " ".join(told)

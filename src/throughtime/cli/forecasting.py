@@ -1,0 +1,353 @@
+"""What `forecast` does: judge a forecaster on the last stretches of a series, forecast its future, keep it as a run."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from throughtime.cli.estimating import changed, check_folder, command_line, described, keep, thinned, working
+from throughtime.cli.folders import free_folder
+from throughtime.cli.task_options import SeriesOptions, TaskOptions, parameters
+from throughtime.data.long import ID, TIME, VALUE, Columns, find_columns, long_frame
+from throughtime.data.tables import read_table
+from throughtime.estimators import Forecaster
+from throughtime.estimators.backtest import Backtest
+from throughtime.estimators.saving import load_estimator
+from throughtime.pictures import ErrorByHorizon, ForecastFan
+from throughtime.runs import Run
+from throughtime.task_report import Table, TaskSummary, how_well, what_memory_adds, write_task_report
+
+FORECAST = "forecast.csv"
+NETWORK, ANCHOR, WITHOUT = "throughtime", "anchor", "network without memory"
+WINDOWS = 5
+"""Stretches of the past that are forecast, where there is room; no more than half of the series is spent on them."""
+SHOWN = 40
+"""Rows of a forecast that are printed."""
+DRAWN = 3
+"""Series whose forecasts are drawn."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """unique_id, ds, y and the known columns up to the last value; future: the known columns beyond it."""
+
+    frame: pl.DataFrame
+    future: pl.DataFrame | None
+    notes: tuple[str, ...]
+    columns: Columns | None
+
+    def lengths(self) -> pl.DataFrame:
+        return self.frame.group_by(ID, maintain_order=True).len()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The network and the one without memory on the past; None where there is too little of it."""
+
+    with_memory: Backtest
+    without: Backtest | None
+
+
+def forecast(
+    file: str | None,
+    values: str | None,
+    horizon: int,
+    columns: SeriesOptions,
+    options: TaskOptions,
+    folder: str | None,
+    *,
+    json: bool,
+    report: bool,
+) -> int:
+    """The exit code."""
+    if (file is None) == (values is None):
+        raise ValueError("FILE or --values must be given, not both: a CSV or Parquet file, or numbers such as 2,4,6.")
+    levels = _levels(columns.level)
+    data = _values(values, columns) if values is not None else _file(str(file), columns, horizon)
+    path = Path(folder) if folder else free_folder(() if file is None else (file,), "values")
+    check_folder(path)
+    model = _forecaster(horizon, columns, options)
+    judged = _judge(model, data, horizon, columns, options, levels)
+    with working(f"Training the network on {data.frame.height:,} values"):
+        model.fit(data.frame)
+    found = model.predict(horizon, level=levels, future=data.future)
+    again = _again(file, values, horizon, columns, options)
+    run = keep(model, path, {"command": {"name": "forecast", "again": again}, "data": _section(data, levels)})
+    found.write_csv(run.path / FORECAST)
+    summary = _summary(path, data, model, found, judged, again)
+    if report:
+        page = write_task_report(run.path, summary)
+    if json:
+        print(jsonlib.dumps({"forecast": _rows(found), "scores": _scores(judged), "notes": list(summary.notes)}))
+        return 0
+    _say(run, summary, found)
+    if report:
+        print(f"Report: {page}")
+    print(f"Go on, with new rows: throughtime predict {quote(str(run.path))} FILE", flush=True)
+    return 0
+
+
+def predict(run: Run, file: str | None, text: str | None) -> tuple[str, list[str]]:
+    """The forecast of a saved forecaster as CSV, after the rows of a file if there is one; and what was done to it."""
+    if text is not None:
+        raise ValueError(f"--text must be left out with {run.path}, which forecasts series. Give a FILE of new rows.")
+    model, section = load_estimator(run.path), run.config["data"]
+    notes: list[str] = []
+    future = None
+    if file is not None:
+        places = {"id": section.get("id"), "time": section.get("time"), "value": section.get("value")}
+        table = read_table(file)
+        columns = find_columns(table, **places) if section.get("value") else find_columns(table)
+        long = long_frame(table, columns, known=model.known_future)
+        frame, future = _parted(long.frame, model.known_future, model.horizon)
+        model.update(frame)
+        notes += long.notes
+    elif model.known_future:
+        raise ValueError(f"FILE must be given: {', '.join(model.known_future)} of the steps to forecast are needed.")
+    found = model.predict(level=section["level"], future=future)
+    return found.write_csv(), notes
+
+
+# The data
+
+
+def _levels(spelled: str) -> list[float]:
+    try:
+        levels = [float(part) for part in spelled.split(",") if part.strip()]
+    except ValueError:
+        levels = [0.0]
+    if not all(0 < level < 100 for level in levels):
+        raise ValueError(f"--level must be percentages between 0 and 100, such as 50,90; got {spelled!r}.")
+    return sorted(set(levels))
+
+
+def _values(spelled: str, columns: SeriesOptions) -> Data:
+    """A series in hand, its steps counted from 1."""
+    for name in ("time", "value", "id", "known", "sort"):
+        if getattr(columns, name):
+            raise ValueError(f"--{name} must be left out with --values, which have no columns.")
+    numbers = []
+    for place, part in enumerate(spelled.split(",")):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            numbers.append(np.inf)
+        if not np.isfinite(numbers[-1]):
+            raise ValueError(
+                f"--values must be finite numbers with commas between, such as 2,4,6; number {place + 1} is {part!r}."
+            )
+    steps = np.arange(1, len(numbers) + 1)
+    return Data(pl.DataFrame({ID: ["values"] * len(numbers), TIME: steps, VALUE: numbers}), None, (), None)
+
+
+def _file(file: str, columns: SeriesOptions, horizon: int) -> Data:
+    table = read_table(file)
+    found = find_columns(table, id=columns.id, time=columns.time, value=columns.value)
+    long = long_frame(table, found, known=columns.known, sort=columns.sort)
+    frame, future = _parted(long.frame, columns.known, horizon)
+    unused = [name for name in found.unused if name not in columns.known]
+    notes = [*long.notes]
+    if unused:
+        notes.append(f"{table.name}: not used: {', '.join(map(repr, unused))}. A column known ahead goes with --known.")
+    return Data(frame, future, tuple(notes), found)
+
+
+def _parted(frame: pl.DataFrame, known: Sequence[str], horizon: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The rows up to the last value of each series, and those beyond it, which the known columns are there for."""
+    if not known:
+        return frame, None
+    row = pl.int_range(pl.len()).over(ID)
+    last = pl.when(pl.col(VALUE).is_not_nan()).then(pl.int_range(pl.len())).max().over(ID)
+    beyond = frame.select((row > last).alias("beyond"))["beyond"].fill_null(True)
+    future = frame.filter(beyond).drop(VALUE)
+    least = 0 if not future.height else int(future.group_by(ID).len()["len"].min())  # type: ignore[arg-type]
+    if least < horizon or future[ID].n_unique() < frame[ID].n_unique():
+        raise ValueError(
+            f"--known must name columns that go on {horizon} rows after the last value of each series; "
+            f"got {least}. Add rows with these columns and no value."
+        )
+    return frame.filter(~beyond), future
+
+
+# The work
+
+
+def _forecaster(horizon: int, columns: SeriesOptions, options: TaskOptions, *, memory: bool = True) -> Forecaster:
+    return Forecaster(horizon, season=columns.season, known_future=columns.known, **parameters(options, memory=memory))
+
+
+def _judge(
+    model: Forecaster, data: Data, horizon: int, columns: SeriesOptions, options: TaskOptions, levels: list[float]
+) -> Judged | None:
+    """The last stretches forecast from what came before them; None where the shortest series has no room for one."""
+    shortest = int(data.lengths()["len"].min())  # type: ignore[arg-type]
+    ahead = horizon if shortest >= 4 * horizon else max(1, shortest // 4)
+    room = (shortest - 2) // ahead // 2
+    windows = min(WINDOWS, room) if columns.windows is None else columns.windows
+    if windows < 1:
+        return None
+    said = f"{windows} stretch{'es' * (windows > 1)} of the past"
+    with working(f"Judging the network on {said}"):
+        found = model.backtest(data.frame, windows=windows, level=levels, horizon=ahead)
+    bare = _forecaster(horizon, columns, options, memory=False)
+    with working("Judging the network without memory"):
+        without = bare.backtest(data.frame, windows=windows, level=levels, horizon=ahead)
+    return Judged(found, without)
+
+
+def _again(file: str | None, values: str | None, horizon: int, columns: SeriesOptions, options: TaskOptions) -> str:
+    given: dict[str, Any] = {"values": values, "horizon": horizon, **changed(columns), **changed(options)}
+    known = given.pop("known", ())
+    words = ["throughtime", "forecast", *([] if file is None else [file])]
+    return " ".join([command_line(words, given), *(f"--known {quote(name)}" for name in known)])
+
+
+def _section(data: Data, levels: list[float]) -> dict[str, Any]:
+    names = {} if data.columns is None else {n: getattr(data.columns, n) for n in ("id", "time", "value")}
+    return {"kind": "series", "level": levels, **names}
+
+
+# What is told
+
+
+def _summary(
+    path: Path, data: Data, model: Forecaster, found: pl.DataFrame, judged: Judged | None, again: str
+) -> TaskSummary:
+    series = data.frame[ID].n_unique()
+    many = f"{series:,} series" if series > 1 else "one series"
+    seconds = model.records_[-1]["seconds"] if model.records_ else 0.0
+    summary = TaskSummary(
+        title=f"{path.resolve().name}: the next {model.horizon:,} steps of {many}",
+        sentence=f"A network, {described(model.net_)}, learned from {data.frame.height:,} values: "
+        f"{len(model.records_):,} updates in {seconds:,.0f} seconds.",
+        notes=[*data.notes, *model.notes_, *_width(found)],
+        records=_courses(model.records_),
+        unit="value",
+        measure="loss",
+        pictures=list(_fans(data, found, judged)),
+        reproduce=again,
+        config={name: str(value) for name, value in model.get_params().items()},
+    )
+    if judged is None:
+        missing = "How well: the series is too short to forecast a stretch of its past; nothing is known of the error."
+        return replace(summary, missing=[missing])
+    scores = _scores(judged)
+    simple = {name: row["MASE"] for name, row in scores.items() if name not in (NETWORK, ANCHOR, WITHOUT)}
+    own = scores[NETWORK]["MASE"]
+    without = None if judged.without is None else scores[WITHOUT]["MASE"]
+    measures = list(scores[NETWORK])
+    rows = [[name, *(row.get(measure) for measure in measures)] for name, row in scores.items()]
+    errors = {name: table["MASE"] for name, table in judged.with_memory.by_horizon.items() if name != ANCHOR}
+    if judged.without is not None:
+        errors[WITHOUT] = judged.without.by_horizon[NETWORK]["MASE"]
+    return replace(
+        summary,
+        cards=[
+            replace(
+                how_well("MASE", own, others=simple, lower_is_better=True),
+                text=judged.with_memory.summary,
+            ),
+            what_memory_adds("MASE", own, without=without, lower_is_better=True),
+        ],
+        tables=[Table(heading="On the last stretches of the past", columns=("", *measures), rows=rows)],
+        pictures=[*summary.pictures, ErrorByHorizon(errors, measure="MASE")],
+        advice=_advice(own, simple),
+        notes=[*summary.notes, judged.with_memory.notes[-1]],
+    )
+
+
+def _courses(records: Sequence[Any]) -> Any:
+    """The records of a training, or by name those of several networks, one after the other."""
+    starts = [
+        place for place, record in enumerate(records) if not place or record["update"] <= records[place - 1]["update"]
+    ]
+    parts = [thinned(records[start:stop]) for start, stop in zip(starts, [*starts[1:], len(records)], strict=True)]
+    return parts[0] if len(parts) == 1 else {f"network {k + 1}": part for k, part in enumerate(parts)}
+
+
+def _width(found: pl.DataFrame) -> list[str]:
+    """A sentence where an interval is nothing but the forecast."""
+    lows = [name for name in found.columns if name.startswith(f"{NETWORK}-lo-")]
+    if not lows or (found[lows[0]] < found[NETWORK]).any():
+        return []
+    return ["The intervals have no width: the past has no errors, or too few, to tell one from."]
+
+
+def _scores(judged: Judged | None) -> dict[str, dict[str, float]]:
+    """Of the network, the baselines and the network without memory, by measure."""
+    if judged is None:
+        return {}
+    scores = {name: dict(row) for name, row in judged.with_memory.scores.items()}
+    if judged.without is not None:
+        scores[WITHOUT] = dict(judged.without.scores[NETWORK])
+    return scores
+
+
+def _advice(own: float, simple: dict[str, float]) -> list[str]:
+    best = min(simple, key=lambda name: simple[name] if simple[name] == simple[name] else np.inf, default=None)
+    if best is None or not simple[best] < own:
+        return []
+    return [f"Use the {best} forecast, which does better here, or give the network a longer series."]
+
+
+def _fans(data: Data, found: pl.DataFrame, judged: Judged | None) -> Iterator[ForecastFan]:
+    """Of the first series: the last stretch of the past against what happened, and the future."""
+    what = "value" if data.columns is None else data.columns.value
+    for one in data.frame[ID].unique(maintain_order=True).to_list()[:DRAWN]:
+        past = data.frame.filter(pl.col(ID) == one)
+        if judged is not None:
+            windows = judged.with_memory.forecasts.filter(pl.col(ID) == one)
+            last = windows.filter(pl.col("cutoff") == windows["cutoff"].max())
+            before = past.filter(pl.col(TIME) <= last["cutoff"][0])
+            simple = {name: last[name].to_numpy() for name in _baselines(last)}
+            yield _fan(before, last, one, what, happened=last[VALUE].to_numpy(), baselines=simple)
+        yield _fan(past, found.filter(pl.col(ID) == one), one, what)
+
+
+def _baselines(frame: pl.DataFrame) -> list[str]:
+    """The columns of a backtest that are points of a baseline."""
+    plain = (ID, TIME, "cutoff", VALUE, NETWORK, ANCHOR)
+    return [name for name in frame.columns if name not in plain and "-lo-" not in name and "-hi-" not in name]
+
+
+def _fan(past: pl.DataFrame, ahead: pl.DataFrame, name: Any, what: str, **known: Any) -> ForecastFan:
+    levels = [part.split("-lo-")[1] for part in ahead.columns if part.startswith(f"{NETWORK}-lo-")]
+    bound = lambda end, level: ahead[f"{NETWORK}-{end}-{level}"].to_numpy()  # noqa: E731
+    bands = {float(level): (bound("lo", level), bound("hi", level)) for level in levels}
+    return ForecastFan(
+        time=past[TIME].to_numpy(),
+        history=past[VALUE].to_numpy(),
+        ahead=ahead[TIME].to_numpy(),
+        median=ahead[NETWORK].to_numpy(),
+        bands=bands,
+        name=str(name),
+        value=what,
+        **known,
+    )
+
+
+def _rows(found: pl.DataFrame) -> list[dict[str, Any]]:
+    times = found.with_columns(pl.col(TIME).cast(pl.String)) if found[TIME].dtype.is_temporal() else found
+    return times.to_dicts()
+
+
+def _say(run: Run, summary: TaskSummary, found: pl.DataFrame) -> None:
+    print("\n".join(summary.notes))
+    for card in summary.cards:
+        print(f"{card.heading}: {card.text}")
+    for line in summary.missing:
+        print(line)
+    for step in summary.advice:
+        print(step)
+    if found.height <= SHOWN:
+        sys.stdout.write(found.write_csv(float_precision=6))
+    else:
+        print(f"{found.height:,} rows: {run.path / FORECAST}")
