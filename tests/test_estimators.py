@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from native_case import needed
@@ -77,6 +78,9 @@ def test_lengths_of_a_padded_array(fitted: SequenceClassifier) -> None:
     for row, s in zip(cube, x, strict=True):
         row[: len(s)] = s
     assert np.array_equal(fitted.predict_proba(cube, lengths=lengths), fitted.predict_proba(x))
+    assert fitted.score(cube, y, lengths=lengths) == fitted.score(x, y)
+    counted = SequenceRegressor(**SMALL | {"updates": 3}).fit(x, lengths)
+    assert counted.score(cube, lengths, lengths=lengths) == counted.score(x, lengths)
     model = SequenceClassifier(**SMALL | {"updates": 3}, layout="nct")
     turned = model.fit(cube.transpose(0, 2, 1), y, lengths=lengths)
     wanted = SequenceClassifier(**SMALL | {"updates": 3}).fit(x, y)
@@ -316,6 +320,73 @@ def test_constant_features_and_huge_ones() -> None:
     far = model.predict_proba([np.full((3, 3), 1e300)])
     assert np.isfinite(far).all()
     assert SequenceRegressor(**SMALL | {"updates": 2}).fit(x, np.full(30, 7.0)).predict(x) == pytest.approx(7.0)
+
+
+def uneven(count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Slow and fast waves, each of a size of its own between 1e-4 and 1e4."""
+    chance = np.random.default_rng(seed)
+    kinds, sizes = chance.integers(0, 2, count), np.exp(chance.uniform(-9, 9, count))
+    time = np.arange(16)[:, None]
+    shapes = [np.sin((0.6 + 0.6 * kind) * time + chance.uniform(0, 6)) for kind in kinds]
+    return [size * shape for size, shape in zip(sizes, shapes, strict=True)], kinds
+
+
+def test_shapes_of_very_different_sizes_are_told() -> None:
+    """Over the deviation of all steps, most of these would be flat lines."""
+    x, y = uneven(80, 0)
+    model = SequenceClassifier(**SMALL | {"updates": 150}).fit(x, y)
+    assert model.reader_.uneven.all()
+    assert model.net_.inputs == 2 * model.reader_.frame
+    assert model.score(*uneven(100, 1)) > 0.9
+    alone = np.concatenate([model.predict_proba([s]) for s in x])
+    assert np.array_equal(model.predict_proba(x), alone)
+    lasting = SequenceClassifier(**SMALL | {"updates": 3, "bidirectional": False}).fit(x, y)
+    assert lasting.net_.inputs == 1  # the own size of a sequence is not known before its end
+    even, kinds = problem()
+    assert not SequenceClassifier(**SMALL | {"updates": 1}).fit(even, kinds).reader_.uneven.any()
+
+
+def test_uneven_by_definition() -> None:
+    """asinh((x - mean) / u), and beside it (x - own mean) / own deviation, in which a flat sequence is zeros."""
+    flat = [np.full((4, 1), 3.0)]
+    x = uneven(41, 2)[0] + flat
+    reader = NumberReader(whole=True).fit(x)
+    values, u = np.concatenate(x), np.sort([s.std() for s in x])[20]
+    for s, found in zip(x, reader.read(x), strict=True):
+        np.testing.assert_allclose(found[:, :1], np.arcsinh((s - values.mean()) / u))
+        np.testing.assert_allclose(found[:, 1:], (s - s.mean()) / (s.std() or 1.0), atol=1e-9)
+    weights = np.arange(len(x)) % 3
+    twice = NumberReader().fit([s for s, w in zip(x, weights, strict=True) for _ in range(w)])
+    assert NumberReader().fit(x, weights).scale == pytest.approx(twice.scale)
+
+
+def test_long_frame() -> None:
+    """A row a step; columns are found by name, rows sorted by time with a word, and y is one a sequence."""
+    x, y = problem(30)
+    rows = [(name, t, *step) for name, s in enumerate(x) for t, step in enumerate(s)]
+    frame = pl.DataFrame(rows, schema=["id", "time", "a", "b"], orient="row")
+    model = SequenceClassifier(**SMALL | {"updates": 5}).fit(frame, y)
+    wanted = clone(model).fit(x, y).predict_proba(x)
+    assert np.array_equal(model.predict_proba(frame), wanted)
+    assert np.array_equal(model.predict_proba(x), wanted)
+    assert np.array_equal(model.predict_proba(frame.select("b", "time", "id", "a")), wanted)
+    with pytest.warns(UserWarning, match="rows are sorted by 'time'"):
+        turned = model.predict_proba(frame.sort("id", "time", descending=[False, True]))
+    assert np.array_equal(turned, wanted)
+    with pytest.raises(ValueError, match="must have the column 'b'"):
+        model.predict(frame.drop("b"))
+    with pytest.raises(ValueError, match="y must be one for each of the 30 sequences of the long frame"):
+        model.fit(frame, y[frame["id"]])
+    with pytest.raises(ValueError, match="layout and lengths must be left out for a long data frame"):
+        model.predict(frame, lengths=[3])
+
+
+def test_a_wrong_axis_of_sequences_names_both_shapes() -> None:
+    x, y = np.zeros((7, 12, 2)), np.arange(12) % 2
+    with pytest.raises(ValueError, match=r"7 sequences that X \(7, 12, 2\) .* got \(12,\). .* layout='tnc'"):
+        SequenceClassifier().fit(x, y)
+    with pytest.raises(ValueError, match="layout='ntc' or 'nct'"):
+        SequenceRegressor(layout="tnc").fit(x, y[:7])
 
 
 def test_texts() -> None:

@@ -306,6 +306,30 @@ def test_refusals() -> None:
         model.update(frame(values[:1], 59))
     with pytest.raises(ValueError, match="got the id 'z'"):
         model.update(frame(values, 60, id="z"))
+    with pytest.raises(ValueError, match="fitted; got no ids"):
+        model.update(frame(values[:1], 60).drop("unique_id"))
+    plain = Forecaster(3, **QUICK).fit(frame(values).drop("unique_id"))
+    with pytest.raises(ValueError, match="data must come after 2020-02-29, the last step that was seen"):
+        plain.update(frame(values[:1], 59).drop("unique_id"))
     point = Forecaster(3, head="point", **QUICK).fit(values)
     with pytest.raises(ValueError, match="level must be left out with head='point'"):
         point.predict(level=[90])
+
+
+@pytest.mark.parametrize("size", [1e-13, 1e-9, 1e12])
+def test_the_size_of_the_values_changes_nothing(size: float) -> None:
+    values = waves(80)
+    for options in ({}, {"head": "gaussian", "mode": "recursive", "samples": 20}):
+        one, two = (Forecaster(3, **(QUICK | options)).fit(v).predict(level=[90]) for v in (values, size * values))
+        for name in ("throughtime", "throughtime-lo-90", "throughtime-hi-90"):
+            assert two[name] / size == pytest.approx(one[name], rel=1e-4)
+
+
+def test_settings_of_a_wrong_type_are_named() -> None:
+    values = waves(40)
+    with pytest.raises(ValueError, match=r"season must be at least 1 step .* got '7'"):
+        Forecaster(2, season="7", **QUICK).fit(values)
+    with pytest.raises(ValueError, match=r"networks must be at least 1, or None to choose; got 1\.5"):
+        Forecaster(2, **(QUICK | {"networks": 1.5})).fit(values)
+    with pytest.raises(ValueError, match=r"level must be percentages between 0 and 100.* got None"):
+        Forecaster(2, **QUICK).fit(values).predict(level=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from throughtime.estimators.heads import Head, normal_scores
+from throughtime.estimators.heads import UNSEEN, Head, normal_scores
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -66,3 +66,12 @@ def test_draws_have_the_quantiles() -> None:
     out = np.repeat((1 + normal_scores(LEVELS))[None], 20_000, 0)
     drawn = head.draw(out, np.random.default_rng(3))
     assert np.quantile(drawn, LEVELS) == pytest.approx(1 + normal_scores(LEVELS), abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["quantile", "gaussian"])
+def test_without_held_out_errors_the_usual_stretch_is_taken(kind: str) -> None:
+    head = Head(kind, LEVELS)
+    out = (normal_scores(LEVELS) if kind == "quantile" else np.zeros(2))[None]
+    wide = head.calibrated(np.zeros((0, head.each)), np.zeros((0, 1)), 1)
+    wanted = np.array([0.05, 0.5, 0.95])
+    assert wide.quantiles(out, wanted) == pytest.approx(UNSEEN * head.quantiles(out, wanted))

@@ -55,6 +55,7 @@ def test_columns_are_those_that_are_named_or_known() -> None:
     both = from_long(frame(z=[4, 5, 6]), features=["z", "x"])
     assert both.features == ("z", "x")
     assert both.sequences[1].tolist() == [[6, 3]]
+    assert from_long(frame(z=[4, 5, 6]), features=["x"]).notes == ("the frame: not used: 'z'.",)
 
 
 def test_without_labels_or_times() -> None:
@@ -95,7 +96,7 @@ def test_rows_that_go_back_in_time_are_sorted_and_said() -> None:
         (
             {"x": [1, None, 3]},
             {},
-            "row 1, column 'x' must be a number; got a missing value. Fill it in, or use missing",
+            "row 1, column 'x' must be a number; got a missing value. Fill it in, or use --missing fill",
         ),
         ({"x": [1, 2, float("inf")]}, {}, "row 2, column 'x' must be a finite number"),
         ({"x": [1, 2, None]}, {"missing": "fill"}, "row 2, column 'x' must have a value somewhere in its sequence"),

@@ -34,6 +34,12 @@ def table(**columns: list) -> Table:
         (table(Year=[1700, 1701], spots=[5, 11]), Columns(None, "Year", "spots")),
         (table(id=[1, 1], t=[0, 1], load=[5, 11]), Columns("id", "t", "load")),
         (table(load=[5.0, 11.0]), Columns(None, None, "load")),
+        (table(date=[1, 2, 3], sales=[1, 2, 3], day=["Mon", "Tue", "Mon"]), Columns(None, "date", "sales", ("day",))),
+        (table(date=[1, 2], sales=[1, 2], on=["no", "no"], at=["a"] * 2), Columns(None, "date", "sales", ("on", "at"))),
+        (table(id=[7, 8, 9], date=[1, 2, 3], sales=[1, 2, 3]), Columns(None, "date", "sales", ("id",))),
+        (table(id=[7, 8, 9], date=[1, 1, 1], sales=[1, 2, 3]), Columns("id", "date", "sales")),
+        (table(series=["a", "a", "b"], date=[1, 2, 3], sales=[1, 2, 3]), Columns("series", "date", "sales")),
+        (table(date=["2020-01-01", "2020-01-02"], share=["12%", "$13"]), Columns(None, "date", "share")),
     ],
 )
 def test_columns_are_found(given: Table, found: Columns) -> None:
@@ -67,6 +73,20 @@ def test_columns_that_are_named_win() -> None:
 )
 def test_what_can_be_two_columns_is_asked_for(given: Table, said: str) -> None:
     assert said in (sentence(lambda: find_columns(given)) or "")
+
+
+def test_covariates_are_none_of_the_columns_looked_for() -> None:
+    given = table(date=[1, 2, 3], sales=[1, 2, 3], price=[4, 5, 6], day=["p", "q", "p"])
+    assert find_columns(given, known=["price"]) == Columns(None, "date", "sales", ("day",))
+    with pytest.raises(ValueError, match="must have the column 'cost'"):
+        find_columns(given, known=["cost"])
+
+
+def test_a_row_of_data_is_not_taken_as_the_header() -> None:
+    """Else the first value of a file without a header is lost."""
+    given = frame_table(pl.DataFrame({"a": ["a"], "2020-01-01": ["2020-01-02"], "3": ["4"]}))
+    said = sentence(lambda: find_columns(given)) or ""
+    assert "must name its columns in the first row; got 'a', '2020-01-01', '3'." in said
 
 
 def test_flags_that_name_no_column_or_one_twice_are_refused() -> None:

@@ -92,7 +92,7 @@ def test_stamps_go_on_as_they_went(stamps: list[str], step: str, following: list
 def test_whole_numbers_and_text_are_stamps() -> None:
     panel = read_panel(pl.DataFrame({"ds": [1990, 2000, 2020], "y": [1.0, 2.0, 4.0]}))
     assert panel.axis.step == "10"
-    assert panel.notes == ("1 steps between the stamps have no row and are missing values.",)
+    assert panel.notes == ("1 step between the stamps has no row and is a missing value.",)
     assert np.isnan(panel.lines[0].values).tolist() == [False, False, True, False]
     assert ahead(panel)["ds"].to_list() == [2030, 2040]
     assert ahead(read_panel(pl.DataFrame({"ds": ["2020-11", "2020-12"], "y": [1, 2]})))["ds"].to_list() == [
@@ -108,8 +108,8 @@ def test_rows_are_sorted_and_gaps_filled_with_nothing_and_both_are_said() -> Non
     assert np.isnan(panel.lines[0].values[1:3]).all()
     said = " ".join(panel.notes)
     assert "were not in order of time and were sorted" in said
-    assert "1 steps between the stamps have no row" in said
-    assert "1 of 4 values are missing" in said
+    assert "1 step between the stamps has no row" in said
+    assert "1 of 4 values is missing" in said
 
 
 def test_columns_have_other_names_and_covariates_follow() -> None:
@@ -162,3 +162,33 @@ def test_refusals() -> None:
     late = pl.DataFrame({"unique_id": ["a"], "ds": [dt.datetime(2024, 3, 1, 7)], "y": [1.0]})
     with pytest.raises(ValueError, match="ds of 'a' must lie on the axis of the other stamps"):
         read_panel(late, axis=panel.axis)
+
+
+def test_stamps_of_another_kind_or_with_an_offset_are_refused() -> None:
+    days = pl.DataFrame({"ds": [dt.date(2020, 1, 1), dt.date(2020, 1, 2)], "y": [1.0, 2.0]})
+    steps = pl.DataFrame({"ds": [1, 2], "y": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="ds must be dates, as those before; got 1"):
+        read_panel(steps, axis=read_panel(days).axis)
+    with pytest.raises(ValueError, match="ds must be whole numbers, as those before; got 2020-01-01"):
+        read_panel(days, axis=read_panel(steps).axis)
+    text = pl.DataFrame({"ds": ["2020-01-01T00:00+01:00", "2020-01-02T00:00+01:00"], "y": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="without an offset from UTC; got '2020-01-01T00:00"):
+        read_panel(text)
+
+
+def test_series_whose_steps_lie_between_each_other_are_refused() -> None:
+    days = [np.datetime64("2020-01-06") + first + 7 * np.arange(5) for first in (0, 1)]
+    with pytest.raises(ValueError, match="each goes in steps of week, but one from 2020-01-06 and one from 2020-01-07"):
+        find_axis([one.astype("datetime64[us]") for one in days])
+    with pytest.raises(ValueError, match="each goes in steps of 5, but one from 0 and one from 3, between two"):
+        find_axis([np.arange(0, 25, 5), np.arange(3, 28, 5)])
+
+
+def test_one_missing_value_is_one() -> None:
+    assert read_panel([1.0, None, 3.0]).notes == ("1 of 3 values is missing.",)
+
+
+def test_columns_that_are_not_used_are_said() -> None:
+    frame = pl.DataFrame({"ds": [1, 2], "y": [1.0, 2.0], "price": [3.0, 4.0]})
+    assert read_panel(frame).notes == ("Not used: 'price'. Columns known ahead are named in known_future.",)
+    assert read_panel(frame, Columns(known=("price",))).notes == ()

@@ -84,7 +84,7 @@ def test_the_comparison_sees_what_drifts() -> None:
     english = PAIRS[0][0]
     for what, old, new in (
         (figures, "9,900", "9,800"),
-        (figures, "1.1 GB", "11 GB"),
+        (figures, "1.5 GB", "15 GB"),
         (code, "python3 run.py test", "python3 run.py tests"),
         (code, "h=70", "h=71"),
         (spans, "`pip install .`", "`pip install -e .`"),

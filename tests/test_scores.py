@@ -105,3 +105,21 @@ def test_refusals() -> None:
         scores.crps_quantiles([1.0], [[1.0]], [0.1, 0.5])
     with pytest.raises(ValueError, match="samples must be"):
         scores.crps_samples([1.0], [])
+
+
+def test_a_forecast_that_is_missing_is_not_left_out() -> None:
+    y, forecast, past = [1.0, 2.0], [1.0, np.nan], [1, 2, 4]
+    for found in (
+        scores.mase(y, forecast, past),
+        scores.rmsse(y, forecast, past),
+        scores.smape(y, forecast),
+        scores.pinball(y, forecast, 0.3),
+        scores.nmse(y, forecast),
+        scores.coverage(y, forecast, [3.0, 3.0]),
+        scores.crps_quantiles(y, np.array(forecast)[:, None], [0.5]),
+        scores.crps_samples(y, np.array(forecast)[:, None]),
+    ):
+        assert math.isnan(found)
+    for score in (scores.crps_quantiles, lambda y, x, _: scores.crps_samples(y, x)):
+        with pytest.raises(ValueError, match="at least one value to score"):
+            score([np.nan], np.array([[1.0]]), [0.5])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from throughtime.nets import build, parameters_of
-from throughtime.sequence_network import SequenceNetwork, Windowed, windowed_like
+from throughtime.sequence_network import SequenceNetwork, Windowed, _RunningMax, windowed_like
 
 READS = ["last", "mean", "max", "last+mean+max", "max+last"]
 LENGTHS = [1, 2, 3, 7]
@@ -164,3 +164,27 @@ def test_both_directions_need_whole_sequences() -> None:
     whole = torch.zeros(3, 2, dtype=torch.bool)
     whole[0] = True
     assert net(x, (None, None), whole)[1] is None
+
+
+def test_running_maximum_and_its_gradients() -> None:
+    """By definition step by step; the gradient also reaches the maximum that is carried in."""
+    torch.manual_seed(0)
+    begins = torch.rand(7, 3) < 0.3
+    begins[0] = torch.tensor([True, False, False])
+    h, known = torch.randn(7, 3, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    known[2] = 9.0  # no later step reaches it before a restart
+
+    def plain(h: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        found, before = [], known
+        for step, new in zip(h, begins, strict=True):
+            before = torch.where(new[:, None], step, torch.maximum(step, before))
+            found.append(before)
+        return torch.stack(found)
+
+    inputs = [h.requires_grad_(), known.requires_grad_()]
+    found, wanted = _RunningMax.apply(h, known, begins), plain(h, known)
+    assert torch.equal(found, wanted)
+    weight = torch.randn_like(h)
+    gradients = [torch.autograd.grad((m * weight).sum(), inputs) for m in (found, wanted)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)

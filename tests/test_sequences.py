@@ -68,6 +68,13 @@ def test_one_feature() -> None:
     same(sequences_of([np.zeros(0), [1.0]]), [np.zeros((0, 1)), np.ones((1, 1))])
 
 
+def test_what_holds_no_number_is_a_sequence_without_a_step() -> None:
+    step = np.ones((1, 3))
+    for empty in ([], np.zeros((0, 3)), np.zeros(0), np.zeros((2, 0))):
+        same(sequences_of([empty, step]), [np.zeros((0, 3)), step])
+        same(sequences_of([step.T, empty], layout="nct"), [step, np.zeros((0, 3))])
+
+
 @pytest.mark.parametrize(
     ("X", "options", "message"),
     [

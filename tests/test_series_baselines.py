@@ -112,6 +112,7 @@ def test_seasons() -> None:
     assert season_of(random.normal(size=500)) == 1
     assert season_of(np.cumsum(random.normal(size=500))) in range(1, 167)
     assert season_of(np.ones(50)) == season_of([1.0, 2.0]) == season_of(np.arange(50.0)) == 1
+    assert season_of(np.arange(50) / 49) == 1, "what rounding leaves over repeats itself"
 
 
 def test_few_values_and_none() -> None:
@@ -119,3 +120,9 @@ def test_few_values_and_none() -> None:
     assert np.isfinite(autoregression([1.0]).forecast([1.0], 2)).all()
     with pytest.raises(ValueError, match="values must have steps to fit the linear autoregression on; got none"):
         autoregression([np.nan, np.nan])
+
+
+def test_a_season_does_not_depend_on_the_scale_and_survives_holes() -> None:
+    z = np.sin(np.arange(120) * 2 * np.pi / 10)
+    assert [season_of(z * size) for size in (1e-200, 1.0, 1e200)] == [10, 10, 10]
+    assert season_of(np.where(np.arange(120) % 2, np.nan, z)) == 10

@@ -163,7 +163,9 @@ def test_missing_numbers_are_nan_and_counted(tmp_path: Path) -> None:
     [
         ("x", "must be a number; got 'x'. Write a number such as 12.5, or NA where it is missing."),
         ("1_000", "must be a number; got '1_000'. Write a number"),
-        ("5%", "must be a number; got '5%'. Write a number"),
+        ("5%", "must be a number; got '5%'. Write the number alone, such as 12.5, without %."),
+        ("R$ 12,50", "Write the number alone, such as 12.5, without R$."),
+        ("12 €", "Write the number alone, such as 12.5, without €."),
         ("0x10", "must be a number; got '0x10'. Write a number"),
         ("٣", "must be a number; got '٣'. Write a number"),
         ("inf", "must be a finite number; got 'inf'. Write NA where the value is missing."),
@@ -186,6 +188,27 @@ def test_a_cell_that_is_no_number_is_named(tmp_path: Path, cell: str, part: str)
     said = refusal(tmp_path, f'a,y\n1,2\n1,\n1,"{cell}"\n1,x\n', "y")
     assert said.startswith("'x.csv', row 4, column 'y' must be")
     assert part in said
+
+
+def test_a_space_may_stand_before_a_quoted_cell(tmp_path: Path) -> None:
+    path = written(tmp_path, '"Month", "Sales, net"\n"2020-01", 1\n"2020-02",   "2"\n')
+    table = read_table(path)
+    assert table.columns == ["Month", "Sales, net"]
+    assert numbers(table, "Sales, net").tolist() == [1, 2]
+    assert table.rows.tolist() == [2, 3]
+
+
+def test_a_point_that_may_separate_thousands_is_refused(tmp_path: Path) -> None:
+    """German: 1.234 is 1234. All cells decide it: 1.5, 1200 or a zero before the point make it a decimal point."""
+    assert refusal(tmp_path, "a;y\n1;950\n1;\n1;1.234\n1;-2.500\n", "y") == (
+        "'x.csv', row 4, column 'y' can be read in two ways: '1.234', beside '950' in row 2. Write 1234 if the point "
+        "separates thousands, 950.0 in row 2 if it is a decimal point."
+    )
+    for cell in ("1.5", "1200", "0.234", "950.0", "1.2345"):
+        (tmp_path / "x.csv").write_text(f"a;y\n1;950\n1;1.234\n1;{cell}\n")
+        assert numbers(read_table(tmp_path / "x.csv"), "y")[1:].tolist() == [1.234, float(cell)]
+    (tmp_path / "x.csv").write_text("a;y\n1;1.234\n1;2.500\n")
+    assert numbers(read_table(tmp_path / "x.csv"), "y").tolist() == [1.234, 2.5]
 
 
 def test_a_long_cell_is_cut_in_the_sentence(tmp_path: Path) -> None:

@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from terminal import run_command
+
+from throughtime.estimators import LanguageModel
+from throughtime.runs import load
 
 __all__ = ["run_command"]
 
@@ -61,6 +65,14 @@ def test_a_series_in_hand(run):
     assert "it is level with the straight line" in said.out
     assert "What memory adds:" in said.out
     assert "no width" in said.out
+
+
+def test_of_many_series_it_is_said_how_many_are_drawn(run):
+    rows = [f"{name},{place},{place * weight}" for weight, name in enumerate("abcd") for place in range(8)]
+    Path("many.csv").write_text("\n".join(["id,t,y", *rows]) + "\n")
+    assert "Drawn are the first 3 of 4 series." in run("forecast", "many.csv", "--horizon", "2", "--run", "many").out
+    page = Path("many/report.html").read_text()
+    assert [page.count(f">Forecast of {name}<") for name in "abcd"] == [2, 2, 2, 0]  # of the past, and of the future
 
 
 def test_forecast_of_a_file_and_going_on(run, tmp_path):
@@ -265,5 +277,135 @@ def test_the_network_without_memory_beside_a_language_model(run):
     assert twin.code == 0, twin.err
     page = Path("r/report.html").read_text()
     assert "Without memory, an MLP over 8 characters" in page
+    assert "without memory  " in twin.out
+    assert run("train", "--text", "abc" * 30, "--split", "none", "--twin", "--updates", "2").code == 2
     assert Path("r/without-memory/config.toml").is_file()
     assert run("train", "--text", "abc" * 30, "--cell", "mlp", "--twin", "--updates", "2").code == 2
+
+
+# What a stranger does
+
+
+def steps(path: Path, header: str, *rows: str) -> Path:
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+@pytest.fixture
+def moves(run, tmp_path):
+    file = sequences(tmp_path / "moves.csv")
+    assert run("classify", str(file), "--run", "moves", "--no-report", *FEW).code == 0
+    return "moves"
+
+
+def test_predict_takes_columns_by_their_names(run, tmp_path, moves):
+    whole = sequences(tmp_path / "whole.csv", labels=False, seed=3)
+    asked = table(run("predict", moves, str(whole)).out)
+    frame = pl.read_csv(whole)
+    frame.select("b", "id", "a", "time").with_columns(c=pl.lit(7)).write_csv(tmp_path / "other.csv")
+    said = run("predict", moves, str(tmp_path / "other.csv"))
+    assert table(said.out) == asked
+    assert "not used: 'c'" in said.err
+    frame.rename({"a": "z"}).write_csv(tmp_path / "renamed.csv")
+    renamed = run("predict", moves, str(tmp_path / "renamed.csv"))
+    assert renamed.code == 2
+    assert "must have the column 'a'" in renamed.sentence
+
+
+def test_a_label_is_no_must_in_predicting(run, tmp_path):
+    file = sequences(tmp_path / "moves.csv")
+    pl.read_csv(file).rename({"label": "kind"}).write_csv(tmp_path / "named.csv")
+    words = ["classify", str(tmp_path / "named.csv"), "--label", "kind", "--run", "named", "--no-report", *FEW]
+    assert run(*words).code == 0
+    bare = sequences(tmp_path / "bare.csv", labels=False)
+    assert len(table(run("predict", "named", str(bare)).out)) == 40
+
+
+def test_predict_says_what_was_never_learned(run, tmp_path, moves):
+    file = steps(
+        tmp_path / "new.csv", "id,time,label,a,b", *(f"s{k % 2},{k},{('up', 'side')[k % 2]},1,1" for k in range(6))
+    )
+    assert "'side' was not learned: 1 of 2 sequences count as wrong." in run("predict", moves, str(file)).err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["classify", "a.csv", "b.csv"], "a text a line"),
+        (["classify", "one.csv"], "two classes or more; got only 'up'"),
+        (["classify", "moves.csv", "--cell", "mlp"], "--cell must have a memory"),
+        (["classify", "moves.csv", "--cell", "gruu"], "cell must be"),
+        (["classify", "moves.csv", "--credit", "x"], "credit must be"),
+        (["classify", "moves.csv", "--run", "moves.csv/deep"], "--run must be where a folder can be made"),
+        (["classify", "moves.csv", "--test", "t.txt"], "must be a table"),
+        (["classify", "moves.csv", "--test", "none.txt"], "existing file"),
+        (["classify", "moves.csv", "--test", "wide.ts"], "--test must have 2 numbers a step"),
+        (["classify", "texts.csv", "--test", "wide.ts"], "must have texts"),
+        (["classify", "--shipped", "authors", "--missing", "fill"], "--missing must be left out with --shipped"),
+        (["tag", "same.txt"], "two tags or more; got only 'O'"),
+        (["tag", "two.txt", "--cell", "mlp", "--window", "3"], "--cell must have a memory"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_before_the_work(run, words, named):
+    sequences(Path("moves.csv"))
+    steps(Path("one.csv"), "id,time,label,a", "s,0,up,1", "t,0,up,2")
+    steps(Path("texts.csv"), "text,label", *["good day,up", "bad night,down"] * 5)
+    Path("t.txt").write_text("some text\n")
+    Path("wide.ts").write_text("@classLabel true up down\n@data\n1,2,3:up\n")
+    Path("same.txt").write_text("a\tO\nb\tO\n")
+    Path("two.txt").write_text("a\tO\nb\tX\n")
+    said = run(*words)
+    assert said.code == 2
+    assert named in said.sentence
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert not Path("runs").exists()
+
+
+def test_a_run_of_whole_files_reads_one_file_as_one_text(run):
+    for name in ("up", "down"):
+        Path("corpus", name).mkdir(parents=True)
+        for place in range(5):
+            Path("corpus", name, f"{place}.txt").write_text(f"it goes {name}\nand on {place}\n")
+    assert run("classify", "corpus", "--run", "files", "--no-report", *FEW).code == 0
+    rows = table(run("predict", "files", "corpus/up/1.txt").out)
+    assert [row["id"] for row in rows] == ["1.txt"]
+
+
+def test_texts_that_are_not_read_whole_are_said(run):
+    rows = [f"{'word ' * (2001 + 5 * place)},{('up', 'down')[place % 2]}" for place in range(4)]
+    steps(Path("long.csv"), "text,label", *rows)
+    said = run("classify", "long.csv", "--run", "long", "--no-report", "--updates", "1", "--units", "4")
+    assert "4 of 4 texts are longer than 2,000 words; the first 2,000 are read." in said.out
+    assert "4 of 4 texts are longer" in run("predict", "long", "long.csv").err
+
+
+def test_a_tag_that_stands_only_in_what_is_held_out(run):
+    plain = "a\tX\nb\tY\n\n" * 8
+    Path("rare.txt").write_text(plain + "c\tZ\na\tX\n\n" * 2)
+    said = run("tag", "rare.txt", "--run", "rare", *FEW)
+    assert said.code == 0, said.err
+    assert "'Z' was not learned: 2 of 4 words to judge by count as wrong." in said.out
+    assert "'Z' was not learned: 2 of 20 words count as wrong." in run("predict", "rare", "rare.txt").err
+
+
+@pytest.mark.parametrize("words", [["--cell", "lstm"], ["--credit", "rtrl"], ["--forwards"]])
+def test_the_network_without_memory_is_as_large_as_the_one_that_is_asked_for(run, words):
+    Path("two.txt").write_text("a\tX\nb\tY\n\n" * 10)
+    sequences(Path("moves.csv"))
+    asked = [["tag", "two.txt"]] + ([] if "--forwards" in words else [["classify", "moves.csv"]])
+    for command in asked:
+        said = run(*command, "--updates", "2", "--no-report", *words)
+        assert "What memory adds" in said.out
+        assert "not of one size" not in said.out
+
+
+@pytest.mark.parametrize("unit", ["char", "word"])
+def test_train_and_the_language_model_are_one_training(run, unit):
+    text = "the cat sat on the mat\nand the dog sat on the log\n" * 20
+    Path("t.txt").write_text(f"\n{text}\n")
+    words = ["--unit", unit, "--split", "none", "--units", "8", "--seed", "3", "--probe-every", "0"]
+    assert run("train", "t.txt", "--run", "r", "--updates", "9", *words).code == 0
+    model = LanguageModel(unit=unit, units=8, updates=9, random_state=3).fit(text)
+    told = load("r").net.state_dict()
+    assert all(torch.equal(weight, told[name]) for name, weight in model.net_.state_dict().items())

@@ -243,6 +243,9 @@ def test_the_first_fans_of_many_are_named_as_such():
     fans = [fan(name=str(place)) for place in range(12)]
     assert first_fans(fans) == (fans[:3], "Drawn are the first 3 of 12 series.")
     assert first_fans(fans[:3]) == (fans[:3], "")
+    twice = [one for one in fans[:3] for _ in range(2)]  # the past of a series and its future
+    assert first_fans(twice) == (twice, "")
+    assert first_fans([*twice, fans[3]]) == (twice, "Drawn are the first 3 of 4 series.")
     with pytest.raises(ValueError, match="most must be 1 or more; got 0"):
         first_fans(fans, 0)
 

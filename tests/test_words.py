@@ -79,6 +79,8 @@ def test_longest_cuts_and_says_how_many():
     reader = WordReader(least=1, longest=3).fit(["a b c d e", "a b c"])
     assert [len(ids) for ids in reader.read(["a b c d e", "a b c"])] == [3, 3]
     assert reader.cut(["a b c d e", "a b c"]) == 1
+    assert reader.notes(["a b c d e", "a b c"]) == ("1 of 2 texts is longer than 3 words; the first 3 are read.",)
+    assert reader.notes(["a b c"]) == ()
     assert WordReader(least=1).fit(["a b"]).cut(["a b"]) == 0
 
 

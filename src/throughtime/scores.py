@@ -1,6 +1,7 @@
 """Scores of forecasts: of points, of intervals and of whole distributions.
 
-Everywhere y are the values that came, (N,) or (W, H); where y is NaN nothing is counted. `past` is what the forecast
+Everywhere y are the values that came, (N,) or (W, H); where y is NaN nothing is counted. A forecast that is NaN where
+a value came makes the score NaN: it is not left out. `past` is what the forecast
 was made from; a season m > 1 scales by what the value one season before would have cost there.
 
     MASE    mean |y - f| / mean_t |past_t - past_{t-m}|                 Hyndman and Koehler (2006)
@@ -25,13 +26,13 @@ Numbers = NDArray[np.float64]
 def mase(y: ArrayLike, forecast: ArrayLike, past: ArrayLike, *, season: int = 1) -> float:
     """Mean absolute error in units of that of the (seasonal) naive forecast on the past; NaN where that is 0."""
     y, forecast = _pair(y, forecast)
-    return _over(np.nanmean(np.abs(y - forecast)), scale(past, season=season))
+    return _over(np.abs(y - forecast).mean(), scale(past, season=season))
 
 
 def rmsse(y: ArrayLike, forecast: ArrayLike, past: ArrayLike, *, season: int = 1) -> float:
     """Root mean squared error in units of that of the (seasonal) naive forecast on the past; NaN where that is 0."""
     y, forecast = _pair(y, forecast)
-    return _over(np.sqrt(np.nanmean((y - forecast) ** 2)), scale(past, season=season, power=2))
+    return _over(np.sqrt(((y - forecast) ** 2).mean()), scale(past, season=season, power=2))
 
 
 def scale(past: ArrayLike, *, season: int = 1, power: int = 1) -> float:
@@ -49,15 +50,15 @@ def smape(y: ArrayLike, forecast: ArrayLike) -> float:
     y, forecast = _pair(y, forecast)
     total = np.abs(y) + np.abs(forecast)
     ratio = np.abs(y - forecast) / np.where(total > 0, total, 1.0)
-    return 200 * float(np.nanmean(ratio))
+    return 200 * float(ratio.mean())
 
 
 def coverage(y: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
     """Share of the values within low .. high, ends included."""
-    y, low = _pair(y, low)
+    known, low = _pair(y, low)
     _, high = _pair(y, high)
-    known = ~np.isnan(y)
-    return float(((y >= low) & (y <= high))[known].mean()) if known.any() else np.nan
+    inside = np.where(np.isnan(low + high), np.nan, (known >= low) & (known <= high))
+    return float(inside.mean())
 
 
 def pinball(y: ArrayLike, forecast: ArrayLike, level: float) -> float:
@@ -66,7 +67,7 @@ def pinball(y: ArrayLike, forecast: ArrayLike, level: float) -> float:
         raise ValueError(f"level must lie between 0 and 1; got {level}.")
     y, forecast = _pair(y, forecast)
     left = y - forecast
-    return float(np.nanmean(np.maximum(level * left, (level - 1) * left)))
+    return float(np.maximum(level * left, (level - 1) * left).mean())
 
 
 def crps_quantiles(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike) -> float:
@@ -82,9 +83,9 @@ def crps_quantiles(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike) -> flo
     if not len(q) or q[0] <= 0 or q[-1] >= 1 or (np.diff(q) <= 0).any():
         raise ValueError(f"levels must be rising numbers between 0 and 1; got {q}.")
     borders = np.concatenate([[0.0], (q[1:] + q[:-1]) / 2, [1.0]])
-    left = values[..., None] - table
-    losses = np.maximum(q * left, (q - 1) * left)
-    return 2 * float(np.nanmean(losses, axis=tuple(range(values.ndim))) @ np.diff(borders))
+    known = _known(values)
+    left = values[known][:, None] - table[known]
+    return 2 * float(np.maximum(q * left, (q - 1) * left).mean(0) @ np.diff(borders))
 
 
 def crps_samples(y: ArrayLike, samples: ArrayLike) -> float:
@@ -94,22 +95,30 @@ def crps_samples(y: ArrayLike, samples: ArrayLike) -> float:
         raise ValueError(f"samples must be {values.shape} with one more axis, not empty; got {drawn.shape}.")
     S = drawn.shape[-1]
     apart = (drawn * (2 * np.arange(1, S + 1) - S - 1)).sum(-1) / S**2  # E|X - X'| / 2 of the sorted ones
-    return float(np.nanmean(np.abs(drawn - values[..., None]).mean(-1) - apart))
+    known = _known(values)
+    return float((np.abs(drawn - values[..., None]).mean(-1) - apart)[known].mean())
 
 
 def nmse(y: ArrayLike, forecast: ArrayLike) -> float:
     """Mean squared error in units of the variance of the values that came: 1 is what their mean would give."""
     y, forecast = _pair(y, forecast)
-    return _over(np.nanmean((y - forecast) ** 2), float(np.nanvar(y)))
+    return _over(((y - forecast) ** 2).mean(), float(y.var()))
 
 
 def _pair(y: ArrayLike, forecast: ArrayLike) -> tuple[Numbers, Numbers]:
+    """(N,): the values that came and what was said of them."""
     values, other = np.asarray(y, np.float64), np.asarray(forecast, np.float64)
     if values.shape != other.shape:
         raise ValueError(f"forecasts must have the shape of y, {values.shape}; got {other.shape}.")
-    if not values.size or np.isnan(values).all():
+    known = _known(values)
+    return values[known], other[known]
+
+
+def _known(values: Numbers) -> NDArray[np.bool_]:
+    known = ~np.isnan(values)
+    if not known.any():
         raise ValueError("y must have at least one value to score; got none.")
-    return values, other
+    return known
 
 
 def _over(error: Any, unit: float) -> float:

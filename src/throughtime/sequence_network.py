@@ -154,8 +154,7 @@ class SequenceNetwork(nn.Module):
             summary = sums - origin + torch.where(new, 0, summary)
             return summary / counts, (summary[-1], counts[-1])
         known = torch.where(steps > 0, summary, -torch.inf)
-        begins = start == torch.arange(T, device=h.device)[:, None]
-        summary = torch.maximum(_RunningMax.apply(h, begins), torch.where(new, -torch.inf, known))
+        summary = _RunningMax.apply(h, known, start == torch.arange(T, device=h.device)[:, None])
         return summary, (summary[-1], counts[-1])
 
     def config(self) -> dict[str, Any]:
@@ -256,28 +255,32 @@ def _starts(reset: Tensor | None, h: Tensor, carried: int = 0) -> Int[Tensor, "T
 
 
 class _RunningMax(torch.autograd.Function):
-    """m_t = max(h_t, m_{t-1}), m_{t-1} left out where a sequence begins: h (T, B, H), begins (T, B) -> m (T, B, H)."""
+    """m_t = max(h_t, m_{t-1}), m_{t-1} left out where a sequence begins; m_{-1} is `known`.
+
+    h (T, B, H), known (B, H), begins (T, B) -> m (T, B, H). In place and without a temporary, as every call of a step
+    costs more than its numbers.
+    """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, begins: Tensor) -> Tensor:
+    def forward(ctx: Any, h: Tensor, known: Tensor, begins: Tensor) -> Tensor:
         m = torch.empty_like(h)
         most = torch.where(begins, -torch.inf, torch.inf)[..., None].to(h.dtype)  # of what is handed on
-        before = torch.full_like(h[0], -torch.inf)
+        before = known
         for step, bound, out in zip(h.unbind(0), most.unbind(0), m.unbind(0), strict=True):
-            before = torch.maximum(step, torch.minimum(before, bound), out=out)
-        ctx.save_for_backward(h, m, begins)
+            torch.minimum(before, bound, out=out)
+            before = torch.maximum(step, out, out=out)
+        ctx.save_for_backward(h, known, m, begins)
         return m
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dm: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, dm: Tensor) -> tuple[Tensor, Tensor, None]:
         """dh_t is all that later steps hand back where h_t is the first to reach m_t; else they hand it on."""
-        h, m, begins = ctx.saved_tensors
-        new = torch.cat((torch.ones_like(h[:1], dtype=torch.bool), (h[1:] > m[:-1]) | begins[1:, :, None]))
-        taken, passed = new.to(h.dtype), (~new).to(h.dtype)
-        dh, carried = torch.empty_like(h), torch.zeros_like(h[0])
-        for t in range(len(h) - 1, -1, -1):
-            carried = carried + dm[t]
-            torch.mul(carried, taken[t], out=dh[t])
-            carried = carried * passed[t]
-        return dh, None
+        h, known, m, begins = ctx.saved_tensors
+        taken = ((h > torch.cat((known[None], m[:-1]))) | begins[..., None]).to(h.dtype)
+        dh, dknown = torch.empty_like(h), torch.zeros_like(known)  # dknown: what is handed on, at last to `known`
+        for back, new, out in reversed(list(zip(dm.unbind(0), taken.unbind(0), dh.unbind(0), strict=True))):
+            dknown.add_(back)
+            torch.mul(dknown, new, out=out)
+            dknown.sub_(out)
+        return dh, dknown, None

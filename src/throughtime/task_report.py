@@ -68,7 +68,7 @@ class TaskSummary:
     cards      the answers of the first screen, as how_well and what_memory_adds make them.
     advice     what to do next, the last of the answers.
     tables     the network beside the baselines, the scores, ...; one of more than 12 rows comes after the pictures.
-    pictures   in their order; of more than three ForecastFans the first three are drawn, and it is said.
+    pictures   in their order; ForecastFans of the first three series are drawn, and if there are more it is said.
     notes      what was done to the data, a line each.
     records    of the training, one mapping an update, or by the name of the network; see LearningCurves.
     unit       what a loss is counted by: sequence, tag, value; measure: what it is: nats, or the name of an error.

@@ -23,6 +23,8 @@ Places = NDArray[np.int64]
 
 BLOCK = 2**15
 """Rows that are held at once, so that a long series costs no more memory than a short one."""
+ROUNDED = 1e-13
+"""What is smaller beside values of at most 1 is what rounding leaves over of them."""
 RIDGE = 1e-9
 """Share of a column's sum of squares that is added to it: series that repeat exactly have equal columns."""
 
@@ -232,6 +234,7 @@ def season_of(values: ArrayLike, *, longest: int = 400, least: float = 0.3) -> i
     known = ~np.isnan(z)
     if known.sum() < 8:
         return 1
+    z = z / (np.abs(z[known]).max() or 1.0)  # whose squares are neither too large nor 0
     time = np.arange(len(z))
     line = np.polyfit(time[known], z[known], 1) if np.ptp(z[known]) else np.zeros(2)
     best, season = max(least, 4 / np.sqrt(len(z))), 1
@@ -244,9 +247,11 @@ def season_of(values: ArrayLike, *, longest: int = 400, least: float = 0.3) -> i
 
 def _peak(w: Numbers, longest: int) -> tuple[int, float]:
     """The lag and the height of the highest local maximum of the autocorrelation after its first fall below 0."""
+    if np.isnan(w).all():
+        return 1, 0.0
     w = np.nan_to_num(w - np.nanmean(w))
     total = float(w @ w)
-    if longest < 3 or total <= 0:
+    if longest < 3 or total <= len(w) * ROUNDED**2:
         return 1, 0.0
     size = 2 ** int(np.ceil(np.log2(2 * len(w))))
     power = np.abs(np.fft.rfft(w, size)) ** 2

@@ -11,14 +11,28 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from throughtime.baselines.sequences import reference_classes
 from throughtime.baselines.texts import WordBaseline
-from throughtime.cli.estimating import changed, check_folder, command_line, described, keep, thinned, working
-from throughtime.cli.examples import Examples, authors, held_out, read_examples
+from throughtime.cli.estimating import (
+    changed,
+    check_folder,
+    check_options,
+    command_line,
+    counted,
+    described,
+    keep,
+    thinned,
+    units_for,
+    working,
+)
+from throughtime.cli.examples import Examples, authors, check_width, held_out, read_examples, unlearned
 from throughtime.cli.folders import free_folder
+from throughtime.cli.options import flag
 from throughtime.cli.task_options import ExampleOptions, TaskOptions, parameters
 from throughtime.estimators import SequenceClassifier
+from throughtime.estimators.fitting import network, prepare
 from throughtime.nets import parameters_of
 from throughtime.pictures import Calibration, ClassScores, ConfusionMatrix, Picture
 from throughtime.task_report import Table, TaskSummary, how_well, verdict, what_memory_adds, write_task_report
@@ -40,10 +54,13 @@ def classify(
     """The exit code."""
     if bool(train) == (shipped is not None):
         raise ValueError("TRAIN must be given: a .ts file, a table, a file a class or a folder a class; or --shipped.")
+    if shipped and test is None and (told := changed(columns)):
+        raise ValueError(f"{flag(next(iter(told)))} must be left out with --shipped; it would have no effect.")
+    check_options(options)
     learned = authors() if shipped else read_examples(train, columns, training=True)
     if test is not None:
         judged: Examples | None
-        judged = other = read_examples([test], columns, training=False, kind=learned.kind)
+        judged = other = read_examples([test], columns, training=False, kind=learned.kind, features=learned.features)
         said = _check_test(learned, other)
     else:
         learned, judged, said = held_out(learned, options.seed)
@@ -52,6 +69,8 @@ def classify(
     notes = [*learned.notes, *(judged.notes if test and judged is not None else ()), said]
     print("\n".join(notes))
     net, without = _learn(learned, options)
+    print("".join(f"{note}\n" for note in net.notes_), end="")
+    notes += net.notes_
     words = ["throughtime", "classify", *train]
     given = {"shipped": shipped, "test": test, **changed(columns), **changed(options)}
     again = command_line(words, given)
@@ -66,7 +85,9 @@ def classify(
     )
     if judged is not None:
         summary = _judge(summary, learned, judged, net, without)
-    sections = {"command": {"name": "classify", "again": again}, "data": {"kind": learned.kind, **changed(columns)}}
+    told = {"features": list(learned.features), "files": learned.files}
+    data = {"kind": learned.kind, **{name: value for name, value in told.items() if value}, **changed(columns)}
+    sections = {"command": {"name": "classify", "again": again}, "data": data}
     run = keep(net, path, sections)
     if judged is not None:
         _predictions(net, judged).write_csv(run.path / PREDICTIONS)
@@ -82,12 +103,25 @@ def classify(
 def _learn(learned: Examples, options: TaskOptions) -> tuple[Any, Any]:
     """The network and the one without memory, fitted."""
     net = SequenceClassifier(**parameters(options))
-    without = SequenceClassifier(**parameters(options, memory=False))
-    with working(f"Training the network on {len(learned):,} {learned.kind}"):
+    with working(f"Training the network on {counted(len(learned), NOUNS[learned.kind])}"):
         net.fit(learned.x, learned.labels)
+    without = SequenceClassifier(**parameters(options, memory=False))
+    if options.cell is not None or options.credit is not None:
+        without.set_params(units=_units_without(clone(without), learned, net))
     with working("Training the network without memory"):
         without.fit(learned.x, learned.labels)
     return net, without
+
+
+def _units_without(trial: Any, learned: Examples, net: Any) -> int:
+    """Those that make the network without memory as large as a network that is not of the usual kind."""
+    outputs = len(net.classes_)
+    prepare(trial, list(learned.x), np.ones(len(learned)), outputs, 0)
+
+    def build(units: int) -> Any:
+        return network(trial.reader_, replace(trial.recipe_, units=units), "mlp", outputs, whole=True)
+
+    return units_for(parameters_of(net.net_), build)
 
 
 def _simple(learned: Examples, judged: Examples) -> dict[str, NDArray[Any]]:
@@ -95,7 +129,7 @@ def _simple(learned: Examples, judged: Examples) -> dict[str, NDArray[Any]]:
     assert learned.labels is not None
     classes, sizes = np.unique(learned.labels, return_counts=True)
     most = classes[sizes.argmax()]
-    found = {f"always {most}": np.full(len(judged), most)}
+    found = {f'always "{most}"': np.full(len(judged), most)}
     with working("Fitting the baseline"):
         if learned.kind == "texts":
             found = {
@@ -113,9 +147,11 @@ def _check_test(learned: Examples, judged: Examples) -> str:
     if judged.labels is None:
         raise ValueError("--test must have classes to judge by; it has none. Use throughtime predict RUN FILE.")
     assert learned.labels is not None
-    odd = sorted(set(judged.labels) - set(learned.labels))
+    odd = sorted(set(judged.labels.tolist()) - set(learned.labels.tolist()))
     if odd:
         raise ValueError(f"--test must have classes that TRAIN has; {odd[0]!r} is not there. Add examples of it.")
+    if learned.kind == "sequences":
+        check_width(judged, learned.x[0].shape[1], "--test")
     return f"Learned from {len(learned):,} examples, judged by the {len(judged):,} of --test."
 
 
@@ -166,7 +202,7 @@ def _sentence(learned: Examples, net: Any) -> str:
     seconds = net.records_[-1]["seconds"] if net.records_ else 0.0
     return (
         f"A network, {described(net.net_)}, learned from {len(learned):,} {learned.kind} of {steps}: "
-        f"{net.n_iter_:,} updates in {seconds:,.0f} seconds."
+        f"{net.n_iter_:,} updates in {seconds:,.{int(seconds < 10)}f} seconds."
     )
 
 
@@ -184,10 +220,11 @@ def _predictions(net: Any, examples: Examples) -> pl.DataFrame:
 def predict(net: Any, examples: Examples) -> tuple[pl.DataFrame, list[str]]:
     """The predictions of a saved classifier, and how well it did where the classes are known."""
     frame = _predictions(net, examples)
-    said = list(examples.notes)
-    if examples.labels is not None and np.isin(examples.labels, net.classes_).all():
+    said = [*examples.notes, *(net.reader_.notes(examples.x) if examples.kind == "texts" else ())]
+    if examples.labels is not None:
         right = float(np.mean(frame["predicted"].to_numpy() == examples.labels))
         said.append(verdict("accuracy", right, others={}, lower_is_better=False, count=len(examples)))
+        said += unlearned(examples.labels, net.classes_, examples.kind)
     return frame, said
 
 

@@ -22,7 +22,7 @@ from throughtime.cli.fitting import Job, Limits, fit, prepare, read_text, readin
 from throughtime.cli.folders import free_folder
 from throughtime.cli.options import Options, given
 from throughtime.cli.progress import Progress
-from throughtime.cli.reporting import COUNTED, NOUNS, baseline, longer, report_after
+from throughtime.cli.reporting import COUNTED, NOUNS, baseline, longer, report_after, without_memory
 from throughtime.cli.twin import check_twin, train_twin
 from throughtime.credit import BPTT
 from throughtime.data import Text
@@ -115,6 +115,8 @@ def _conclude(job: Job, run: Run, out: TextIO, *, report: bool) -> int:
     found = None if job.validation is None else baseline(job.text, job.text.part("validation"))
     for line in [*_positions(run, job.text), *_verdict(run, job, found)]:
         print(line, file=out)
+    if bare := without_memory(run, job.text):
+        print(f"without memory  {figures(bare[1], job.text)}, {bare[0]}", file=out)
     print(f"Go on: throughtime sample {quote(str(run.path))}", file=out, flush=True)
     if report:
         print(report_after(run, job.text, found), file=out, flush=True)

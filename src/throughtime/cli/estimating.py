@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -13,7 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
+from throughtime.cells import cell_named
 from throughtime.cli.options import flag
+from throughtime.cli.task_options import TaskOptions
+from throughtime.credit import credit_named
 from throughtime.estimators.saving import save
 from throughtime.nets import parameters_of
 from throughtime.runs import Run
@@ -37,10 +42,42 @@ def working(what: str) -> Iterator[None]:
     print(f"{what}: {seconds:.{int(seconds < 10)}f} s", file=sys.stderr, flush=True)
 
 
+def units_for(weights: int, build: Callable[[int], Any]) -> int:
+    """The width at which build(width) is the network with the nearest number of weights to so many."""
+    count = lambda units: parameters_of(build(units))  # noqa: E731
+    most = 1
+    while count(most) < weights:
+        most *= 2
+    units = 1 + bisect_left(range(1, most + 1), weights, key=count)
+    return min((max(1, units - 1), units), key=lambda near: abs(count(near) - weights))
+
+
+def counted(count: int, noun: str) -> str:
+    """1 word, 2 words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def check_folder(folder: Path) -> None:
-    """Raise FileExistsError for a run that is there already, before the work."""
+    """Raise FileExistsError for a run that is there already, and ValueError for a place where none can be made, before
+    the work."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"--run must be a new folder; {folder} exists. Give another name.")
+    above = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"--run must be where a folder can be made; nothing can be written to {above}.")
+
+
+def check_options(options: TaskOptions) -> None:
+    """Raise ValueError, before the work, for a network that has no memory or that there is none of."""
+    if options.cell is not None and options.cell.partition(":")[0] == "mlp":
+        raise ValueError(
+            "--cell must have a memory, as gru, lstm, elman and ctrnn do; got mlp. The network without memory is "
+            "trained beside it; --window says what it sees."
+        )
+    if options.cell is not None:
+        cell_named(options.cell)
+    if options.credit is not None:
+        credit_named(options.credit)
 
 
 def keep(estimator: Any, folder: Path, sections: Mapping[str, Any]) -> Run:

@@ -6,6 +6,7 @@ import json as jsonlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,14 +14,26 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from throughtime.cli.estimating import changed, check_folder, command_line, described, keep, thinned, working
+from throughtime.cli.estimating import (
+    changed,
+    check_folder,
+    check_options,
+    command_line,
+    described,
+    keep,
+    thinned,
+    units_for,
+    working,
+)
 from throughtime.cli.folders import free_folder
 from throughtime.cli.task_options import SeriesOptions, TaskOptions, parameters
 from throughtime.data.long import ID, TIME, VALUE, Columns, find_columns, long_frame
 from throughtime.data.tables import read_table
+from throughtime.data.times import Kind, spell
 from throughtime.estimators import Forecaster
 from throughtime.estimators.backtest import Backtest
 from throughtime.estimators.saving import load_estimator
+from throughtime.nets import Network, build, parameters_of
 from throughtime.pictures import ErrorByHorizon, ForecastFan
 from throughtime.runs import Run
 from throughtime.task_report import Table, TaskSummary, how_well, what_memory_adds, write_task_report
@@ -43,6 +56,7 @@ class Data:
     future: pl.DataFrame | None
     notes: tuple[str, ...]
     columns: Columns | None
+    times: Kind | None = None
 
     def lengths(self) -> pl.DataFrame:
         return self.frame.group_by(ID, maintain_order=True).len()
@@ -70,23 +84,29 @@ def forecast(
     """The exit code."""
     if (file is None) == (values is None):
         raise ValueError("FILE or --values must be given, not both: a CSV or Parquet file, or numbers such as 2,4,6.")
+    check_options(options)
     levels = _levels(columns.level)
     data = _values(values, columns) if values is not None else _file(str(file), columns, horizon)
     path = Path(folder) if folder else free_folder(() if file is None else (file,), "values")
     check_folder(path)
     model = _forecaster(horizon, columns, options)
-    judged = _judge(model, data, horizon, columns, options, levels)
     with working(f"Training the network on {data.frame.height:,} values"):
         model.fit(data.frame)
+    judged = _judge(model, data, horizon, columns, options, levels)
     found = model.predict(horizon, level=levels, future=data.future)
     again = _again(file, values, horizon, columns, options)
     run = keep(model, path, {"command": {"name": "forecast", "again": again}, "data": _section(data, levels)})
-    found.write_csv(run.path / FORECAST)
-    summary = _summary(path, data, model, found, judged, again)
-    if report:
-        page = write_task_report(run.path, summary)
+    try:
+        _spelled(found, data.times).write_csv(run.path / FORECAST)
+        summary = _summary(path, data, model, found, judged, again)
+        if report:
+            page = write_task_report(run.path, summary)
+    except BaseException:  # Ctrl-C too: a run without its forecast or page is none
+        run.discard()
+        raise
     if json:
-        print(jsonlib.dumps({"forecast": _rows(found), "scores": _scores(judged), "notes": list(summary.notes)}))
+        scores = {name: {key: _finite(one) for key, one in row.items()} for name, row in _scores(judged).items()}
+        print(jsonlib.dumps({"forecast": _rows(found), "scores": scores, "notes": summary.notes}, allow_nan=False))
         return 0
     _say(run, summary, found)
     if report:
@@ -107,13 +127,24 @@ def predict(run: Run, file: str | None, text: str | None) -> tuple[str, list[str
         table = read_table(file)
         columns = find_columns(table, **places) if section.get("value") else find_columns(table)
         long = long_frame(table, columns, known=model.known_future)
-        frame, future = _parted(long.frame, model.known_future, model.horizon)
+        frame, future = _parted(_going_on(long.frame, columns, model), model.known_future, model.horizon)
         model.update(frame)
-        notes += long.notes
+        notes += (note.replace("counted from 0", "which follow the last one seen") for note in long.notes)
     elif model.known_future:
         raise ValueError(f"FILE must be given: {', '.join(model.known_future)} of the steps to forecast are needed.")
     found = model.predict(level=section["level"], future=future)
-    return found.write_csv(), notes
+    return _spelled(found, section.get("times")).write_csv(), notes
+
+
+def _going_on(frame: pl.DataFrame, columns: Columns, model: Forecaster) -> pl.DataFrame:
+    """New rows without a column of ids are of the one series that there is; without times they follow its last step."""
+    ids = list(model.standings_)
+    if columns.id is None and len(ids) == 1:
+        frame = frame.with_columns(pl.lit(ids[0]).alias(ID))
+    if columns.time is None and frame[ID][0] in ids and model.panel_.axis.kind == "number":
+        stop = model.panel_.axis.stamps(np.array([model.standings_[frame[ID][0]].stop]))[0]
+        frame = frame.with_columns(pl.col(TIME) * model.panel_.axis.every + stop)
+    return frame
 
 
 # The data
@@ -150,14 +181,15 @@ def _values(spelled: str, columns: SeriesOptions) -> Data:
 
 def _file(file: str, columns: SeriesOptions, horizon: int) -> Data:
     table = read_table(file)
-    found = find_columns(table, id=columns.id, time=columns.time, value=columns.value)
+    found = find_columns(table, id=columns.id, time=columns.time, value=columns.value, known=columns.known)
     long = long_frame(table, found, known=columns.known, sort=columns.sort)
     frame, future = _parted(long.frame, columns.known, horizon)
-    unused = [name for name in found.unused if name not in columns.known]
     notes = [*long.notes]
-    if unused:
-        notes.append(f"{table.name}: not used: {', '.join(map(repr, unused))}. A column known ahead goes with --known.")
-    return Data(frame, future, tuple(notes), found)
+    if found.unused:
+        notes.append(
+            f"{table.name}: not used: {', '.join(map(repr, found.unused))}. A column known ahead goes with --known."
+        )
+    return Data(frame, future, tuple(notes), found, long.kind)
 
 
 def _parted(frame: pl.DataFrame, known: Sequence[str], horizon: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
@@ -197,10 +229,22 @@ def _judge(
     said = f"{windows} stretch{'es' * (windows > 1)} of the past"
     with working(f"Judging the network on {said}"):
         found = model.backtest(data.frame, windows=windows, level=levels, horizon=ahead)
-    bare = _forecaster(horizon, columns, options, memory=False)
+    bare = _without(model, horizon, columns, options)
     with working("Judging the network without memory"):
         without = bare.backtest(data.frame, windows=windows, level=levels, horizon=ahead)
     return Judged(found, without)
+
+
+def _without(model: Forecaster, horizon: int, columns: SeriesOptions, options: TaskOptions) -> Forecaster:
+    """The forecaster without memory, with as many weights as the fitted one; its own measure is a GRU's."""
+    fitted: Any = model.net_
+    config = fitted.config()
+    net = config.get("nets", [config])[0]
+    if net["cell"] != "gru":
+        sizes = {name: net[name] for name in ("inputs", "outputs", "layers")}
+        units = units_for(parameters_of(build(net)), lambda units: Network("gru", units=units, **sizes))
+        options = replace(options, units=units)
+    return _forecaster(horizon, columns, options, memory=False)
 
 
 def _again(file: str | None, values: str | None, horizon: int, columns: SeriesOptions, options: TaskOptions) -> str:
@@ -212,7 +256,7 @@ def _again(file: str | None, values: str | None, horizon: int, columns: SeriesOp
 
 def _section(data: Data, levels: list[float]) -> dict[str, Any]:
     names = {} if data.columns is None else {n: getattr(data.columns, n) for n in ("id", "time", "value")}
-    return {"kind": "series", "level": levels, **names}
+    return {"kind": "series", "level": levels, "times": data.times, **names}
 
 
 # What is told
@@ -228,7 +272,7 @@ def _summary(
         title=f"{path.resolve().name}: the next {model.horizon:,} steps of {many}",
         sentence=f"A network, {described(model.net_)}, learned from {data.frame.height:,} values: "
         f"{len(model.records_):,} updates in {seconds:,.0f} seconds.",
-        notes=[*data.notes, *model.notes_, *_width(found)],
+        notes=[*data.notes, *_new(model.notes_, data.notes), *_width(found)],
         records=_courses(model.records_),
         unit="value",
         measure="loss",
@@ -236,29 +280,32 @@ def _summary(
         reproduce=again,
         config={name: str(value) for name, value in model.get_params().items()},
     )
+    if series > DRAWN:
+        summary = replace(summary, missing=[f"Drawn are the first {DRAWN} of {series:,} series."])
     if judged is None:
         missing = "How well: the series is too short to forecast a stretch of its past; nothing is known of the error."
-        return replace(summary, missing=[missing])
+        return replace(summary, missing=[missing, *summary.missing])
     scores = _scores(judged)
-    simple = {name: row["MASE"] for name, row in scores.items() if name not in (NETWORK, ANCHOR, WITHOUT)}
-    own = scores[NETWORK]["MASE"]
-    without = None if judged.without is None else scores[WITHOUT]["MASE"]
+    measure = "MASE" if np.isfinite(scores[NETWORK]["MASE"]) else "sMAPE"  # MASE has no unit on a constant past
+    simple = {name: row[measure] for name, row in scores.items() if name not in (NETWORK, ANCHOR, WITHOUT)}
+    own = scores[NETWORK][measure]
+    without = None if judged.without is None else scores[WITHOUT][measure]
     measures = list(scores[NETWORK])
     rows = [[name, *(row.get(measure) for measure in measures)] for name, row in scores.items()]
-    errors = {name: table["MASE"] for name, table in judged.with_memory.by_horizon.items() if name != ANCHOR}
+    errors = {name: table[measure] for name, table in judged.with_memory.by_horizon.items() if name != ANCHOR}
     if judged.without is not None:
-        errors[WITHOUT] = judged.without.by_horizon[NETWORK]["MASE"]
+        errors[WITHOUT] = judged.without.by_horizon[NETWORK][measure]
     return replace(
         summary,
         cards=[
             replace(
-                how_well("MASE", own, others=simple, lower_is_better=True),
+                how_well(measure, own, others=simple, lower_is_better=True),
                 text=judged.with_memory.summary,
             ),
-            what_memory_adds("MASE", own, without=without, lower_is_better=True),
+            what_memory_adds(measure, own, without=without, lower_is_better=True),
         ],
         tables=[Table(heading="On the last stretches of the past", columns=("", *measures), rows=rows)],
-        pictures=[*summary.pictures, ErrorByHorizon(errors, measure="MASE")],
+        pictures=[*summary.pictures, ErrorByHorizon(errors, measure=measure)],
         advice=_advice(own, simple),
         notes=[*summary.notes, judged.with_memory.notes[-1]],
     )
@@ -269,8 +316,18 @@ def _courses(records: Sequence[Any]) -> Any:
     starts = [
         place for place, record in enumerate(records) if not place or record["update"] <= records[place - 1]["update"]
     ]
-    parts = [thinned(records[start:stop]) for start, stop in zip(starts, [*starts[1:], len(records)], strict=True)]
+    parts = [thinned(records[start:stop]) for start, stop in pairwise([*starts, len(records)])]
     return parts[0] if len(parts) == 1 else {f"network {k + 1}": part for k, part in enumerate(parts)}
+
+
+def _new(notes: Sequence[str], told: Sequence[str]) -> list[str]:
+    """The notes without the number of missing values where the table's notes, which name the first, have it."""
+    return [note for note in notes if not any(f": {note.split(' of ')[0]} of " in said for said in told)]
+
+
+def _finite(score: float) -> float | None:
+    """JSON has no NaN: a score without a value is null."""
+    return float(score) if np.isfinite(score) else None
 
 
 def _width(found: pl.DataFrame) -> list[str]:
@@ -334,9 +391,18 @@ def _fan(past: pl.DataFrame, ahead: pl.DataFrame, name: Any, what: str, **known:
     )
 
 
+def _spelled(found: pl.DataFrame, times: Kind | None) -> pl.DataFrame:
+    """The forecast with its times as the file had them: 2024-03 for a month, 2024Q1 for a quarter."""
+    if times not in ("month", "quarter"):
+        return found
+    return found.with_columns(pl.Series(TIME, spell(found[TIME].to_numpy(), times)))
+
+
 def _rows(found: pl.DataFrame) -> list[dict[str, Any]]:
     times = found.with_columns(pl.col(TIME).cast(pl.String)) if found[TIME].dtype.is_temporal() else found
-    return times.to_dicts()
+    return [
+        {name: _finite(one) if isinstance(one, float) else one for name, one in row.items()} for row in times.to_dicts()
+    ]
 
 
 def _say(run: Run, summary: TaskSummary, found: pl.DataFrame) -> None:

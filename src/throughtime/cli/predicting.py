@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from throughtime.cli import classifying, commands, forecasting, tagging
-from throughtime.cli.examples import Examples, read_examples
+from throughtime.cli.examples import Examples, check_width, read_examples
+from throughtime.cli.options import check_out
 from throughtime.cli.task_options import ExampleOptions
 from throughtime.data.conll import read_conll
+from throughtime.data.lines import lines
 from throughtime.data.reading import Files
+from throughtime.data.texts import TABLES
 from throughtime.estimators.saving import load_estimator
 from throughtime.runs import Run
 
@@ -21,6 +24,8 @@ def predict(
     """The exit code."""
     run = Run(folder)
     given = {"FILE": file, "--prompt": prompt, "--text": text}
+    if out is not None:
+        check_out(out, "predictions.csv")
     several = [name for name, value in given.items() if value is not None]
     if len(several) > 1:
         raise ValueError(f"{' and '.join(several)} must not be given together; leave one out.")
@@ -44,7 +49,10 @@ def predict(
         return _write(*_tags(run, net, file, text), out)
     if kind not in ("sequences", "texts"):
         raise ValueError(f"{run.path} was not made by classify, tag or forecast. Open it in Python: load_estimator.")
-    frame, said = classifying.predict(net, _examples(run, kind, file, text))
+    examples = _examples(run, kind, file, text)
+    if kind == "sequences":
+        check_width(examples, net.reader_.features, repr(file))
+    frame, said = classifying.predict(net, examples)
     return _write(frame.write_csv(), said, out)
 
 
@@ -60,8 +68,11 @@ def _tags(run: Run, net: Any, file: str | None, text: str | None) -> tuple[str, 
 def _examples(run: Run, kind: Any, file: str | None, text: str | None) -> Examples:
     data = run.config["data"]
     if text is None:
-        columns = ExampleOptions(**{name: value for name, value in data.items() if name != "kind"})
-        return read_examples([str(file)], columns, training=False, kind=kind)
+        told = {name: value for name, value in data.items() if name not in ("kind", "features", "files")}
+        columns, path = ExampleOptions(**told), Path(str(file))
+        if data.get("files") and not path.is_dir() and path.suffix.lower() not in TABLES:
+            return Examples("texts", ["".join(lines(path)).strip()], None, [path.name])
+        return read_examples([str(file)], columns, training=False, kind=kind, features=data.get("features", ()))
     if kind == "texts":
         return Examples("texts", [text], None, ["1"])
     raise ValueError(f"--text must be left out with {run.path}, which reads sequences of numbers. Give a FILE.")
@@ -80,8 +91,6 @@ def _write(table: str, said: list[str], out: Path | None) -> int:
 
 def write_beside(path: Path, text: str) -> None:
     """Write under a temporary name and rename it when it is whole."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"--out must be a file; {path} is none. Give another name.")
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
         unfinished.write_text(text, encoding="utf-8")

@@ -118,7 +118,7 @@ def summary_of(
         records=records,
         loss=_loss(run, net, text),
         baseline=None if found is None else (f"{found.kind} {found.order + 1}-grams", found.nats),
-        without=_without(run, text),
+        without=without_memory(run, text),
         samples=samples,
         flow=flow,
         pictures=pictures,
@@ -194,7 +194,7 @@ def _loss(run: Run, net: nn.Module | None, text: Text | None) -> float | None:
     return evaluate(net, reading(text, "validation")).mean
 
 
-def _without(run: Run, text: Text | None) -> tuple[str, float] | None:
+def without_memory(run: Run, text: Text | None) -> tuple[str, float] | None:
     """The network without memory that was trained beside a run, and its lowest loss on text held out."""
     twin = twin_of(run)
     if twin is None:

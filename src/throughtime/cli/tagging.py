@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from throughtime.baselines.tags import UsualTag, WindowedTag
-from throughtime.cli.estimating import changed, check_folder, command_line, described, keep, thinned, working
-from throughtime.cli.examples import SHARE
+from throughtime.cli.estimating import (
+    changed,
+    check_folder,
+    check_options,
+    command_line,
+    counted,
+    described,
+    keep,
+    thinned,
+    units_for,
+    working,
+)
+from throughtime.cli.examples import SHARE, unlearned
 from throughtime.cli.folders import free_folder
 from throughtime.cli.task_options import TaskOptions, parameters
 from throughtime.data.conll import Tagged, read_conll
 from throughtime.estimators import SequenceTagger
 from throughtime.estimators.spans import is_bio, span_score
+from throughtime.estimators.steps import network, start
 from throughtime.nets import parameters_of
 from throughtime.pictures import ClassScores, ConfusionMatrix
 from throughtime.task_report import Table, TaskSummary, how_well, verdict, what_memory_adds, write_task_report
@@ -59,26 +72,32 @@ def tag(
     report: bool,
 ) -> int:
     """The exit code. columns: those of the word and of the tag."""
+    check_options(options)
     found = read_conll(train, word=columns[0], tag=columns[1])
-    learned, notes = _tagged(found, train), list(found.notes)
+    learned, notes = _tagged(found, repr(train)), list(found.notes)
+    kinds = sorted(set(learned.flat()))
+    if len(kinds) < 2:
+        raise ValueError(f"{train!r} must have two tags or more; got only {kinds[0]!r}. Add words of another tag.")
     if test is not None:
         other = read_conll(test, word=columns[0], tag=columns[1])
         judged: Sentences | None = _tagged(other, "--test")
-        notes += [
-            *other.notes,
-            f"Learned from {len(learned.words):,} sentences, judged by the {len(other.sentences):,} of --test.",
-        ]
+        sizes = counted(len(learned.words), "sentence"), f"{len(other.sentences):,}"
+        notes += [*other.notes, f"Learned from {sizes[0]}, judged by the {sizes[1]} of --test."]
     else:
         learned, judged, said = _held_out(learned)
         notes.append(said)
+    if judged is not None:
+        notes += unlearned(judged.flat(), learned.flat(), "words to judge by")
     path = Path(folder) if folder else free_folder((train,), None)
     check_folder(path)
     print("\n".join(notes))
     net = SequenceTagger(**parameters(options), bidirectional=False if forwards else None)
-    without = SequenceTagger(**{"window": WINDOW, **parameters(options, memory=False)})
     simple: dict[str, Any] = {name: kind() for name, kind in SIMPLE.items()}
-    with working(f"Training the network on {learned.count:,} words"):
+    with working(f"Training the network on {counted(learned.count, 'word')}"):
         net.fit(learned.words, learned.tags)
+    without = SequenceTagger(**{"window": WINDOW, **parameters(options, memory=False)})
+    if options.cell is not None or options.credit is not None or forwards:
+        without.set_params(units=_units_without(clone(without), learned, net))
     with working("Training the network without memory"):
         without.fit(learned.words, learned.tags)
     with working("Fitting the baselines"):
@@ -90,8 +109,9 @@ def tag(
     seconds = net.records_[-1]["seconds"] if net.records_ else 0.0
     summary = TaskSummary(
         title=f"{path.resolve().name}: {len(net.classes_)} tags",
-        sentence=f"A network, {described(net.net_)}, learned from {learned.count:,} words in {len(learned.words):,} "
-        f"sentences: {net.n_iter_:,} updates in {seconds:,.0f} seconds.",
+        sentence=f"A network, {described(net.net_)}, learned from {counted(learned.count, 'word')} in "
+        f"{counted(len(learned.words), 'sentence')}: {net.n_iter_:,} updates in "
+        f"{seconds:,.{int(seconds < 10)}f} seconds.",
         notes=notes,
         records={"the network": thinned(net.records_), "without memory": thinned(without.records_)},
         unit="word",
@@ -110,6 +130,17 @@ def tag(
     return 0
 
 
+def _units_without(trial: Any, learned: Sentences, net: Any) -> int:
+    """Those that make the network without memory as large as a network that is not of the usual kind."""
+    trial.classes_ = net.classes_
+    start(trial, list(learned.words), [np.ones(len(sentence)) for sentence in learned.words])
+
+    def build(units: int) -> Any:
+        return network(trial.reader_, replace(trial.recipe_, units=units), "mlp", len(net.classes_), parts=True)
+
+    return units_for(parameters_of(net.net_), build)
+
+
 def _tagged(found: Tagged, name: str) -> Sentences:
     if found.tags is None:
         raise ValueError(f"{name} must have a column of tags beside that of words; it has one column.")
@@ -120,9 +151,11 @@ def _held_out(every: Sentences) -> tuple[Sentences, Sentences | None, str]:
     """The last sentences are held out, as those of one text stand together and would be known by their neighbours."""
     count = round(SHARE * len(every.words))
     if not count:
-        return every, None, f"{len(every.words)} sentences are too few to hold any out: nothing is known on new ones."
+        few = "1 sentence is" if len(every.words) == 1 else f"{len(every.words)} sentences are"
+        return every, None, f"{few} too few to hold any out: nothing is known on new ones."
     border = len(every.words) - count
-    said = f"The last {count:,} of {len(every.words):,} sentences are held out to judge by."
+    last, verb = ("last", "is") if count == 1 else (f"last {count:,}", "are")
+    said = f"The {last} of {len(every.words):,} sentences {verb} held out to judge by."
     return every.part(range(border)), every.part(range(border, len(every.words))), said
 
 
@@ -145,6 +178,7 @@ def _judged(judged: Sentences, learned: Sentences, net: Any, without: Any, simpl
         rows.append([*row, *([span_score(judged.tags, found).f1] if spans else [])])
     columns = ("", "accuracy", f"on the {int(new.sum()):,} words never seen", *(("F1 of spans",) if spans else ()))
     bare, predicted = right["network without memory"], list(judged.flat(answers["network"]))
+    classes = sorted({*truth, *net.classes_.tolist()})
     others = {name: right[name] for name in simple}
     best = max(others, key=others.__getitem__)
     return {
@@ -168,8 +202,8 @@ def _judged(judged: Sentences, learned: Sentences, net: Any, without: Any, simpl
         ],
         "tables": [Table(heading=f"Right, of {count:,} words", columns=columns, rows=rows)],
         "pictures": [
-            ConfusionMatrix(list(truth), predicted, net.classes_),
-            ClassScores(list(truth), predicted, net.classes_),
+            ConfusionMatrix(list(truth), predicted, classes),
+            ClassScores(list(truth), predicted, classes),
         ],
         "advice": [f"Use the {best}, which does better here, or give more sentences."]
         * (others[best] > right["network"]),
@@ -187,4 +221,5 @@ def predict(net: Any, words: Sequence[Sequence[str]], tags: Sequence[Sequence[st
         return text, []
     flat = Sentences(words, tags)
     right = float(np.mean(flat.flat(found) == flat.flat()))
-    return text, [verdict("accuracy", right, others={}, lower_is_better=False, count=flat.count)]
+    said = verdict("accuracy", right, others={}, lower_is_better=False, count=flat.count)
+    return text, [said, *unlearned(flat.flat(), net.classes_, "words")]

@@ -20,9 +20,11 @@ WINDOW = 8
 
 
 def check_twin(job: Job) -> None:
-    """Raise ValueError, before the work, where there is no memory to leave out."""
+    """Raise ValueError, before the work, where there is no memory to leave out, or nothing to compare on."""
     if not isinstance(job.net, Network):
         raise ValueError("--twin must be left out with --cell mlp, which has no memory to begin with.")
+    if job.validation is None:
+        raise ValueError("--twin must be left out where nothing is held out, as both are compared on that.")
 
 
 def train_twin(job: Job, run: Run, updates: int, progress: Progress) -> int:

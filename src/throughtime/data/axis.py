@@ -18,7 +18,14 @@ Places = NDArray[np.int64]
 
 DAY = 86_400_000_000
 """Microseconds."""
-LENGTHS = (("week", 7 * DAY), ("day", DAY), ("hour", DAY // 24), ("minute", DAY // 1440), ("second", DAY // 86_400))
+LENGTHS = (
+    ("week", 7 * DAY),
+    ("day", DAY),
+    ("hour", DAY // 24),
+    ("minute", DAY // 1440),
+    ("second", DAY // 86_400),
+    ("millisecond", 1000),
+)
 SEASONS = {
     "minute": (60.0, "minutes of an hour"),
     "hour": (24.0, "hours of a day"),
@@ -56,13 +63,7 @@ class Axis:
             return names.get(every) or _many(every, "month")
         if self.kind == "weekday":
             return _many(every, "weekday")
-        for name, length in (
-            ("week", 7 * DAY),
-            ("day", DAY),
-            ("hour", DAY // 24),
-            ("minute", 60_000_000),
-            ("second", 10**6),
-        ):
+        for name, length in LENGTHS:
             if every % length == 0:
                 return _many(every // length, name)
         return _many(every, "microsecond")
@@ -107,7 +108,7 @@ def find_axis(series: Sequence[NDArray[Any]]) -> Axis:
     if all(len(stamps) < 2 for stamps in series):
         if stamped:
             raise ValueError(
-                f"time must have at least two stamps in a series, to tell the step from; got {first[0]} alone. "
+                f"time must have at least two stamps in a series, to tell the step from; got {plain(first[0])} alone. "
                 "Give more rows, or number the steps 0, 1, 2."
             )
         return Axis("number", 1, int(min(int(stamps[0]) for stamps in series if len(stamps))))
@@ -182,11 +183,19 @@ def _irregular(series: Sequence[NDArray[Any]]) -> str:
     steps = np.concatenate([np.diff(stamps) for stamps in series if len(stamps) > 1])
     sizes, counts = np.unique(steps, return_counts=True)
     usual = sizes[np.argmax(counts)]
-    stamps = next(s for s in series if len(s) > 1 and (np.diff(s) != usual).any())
+    stamps = next((s for s in series if len(s) > 1 and (np.diff(s) != usual).any()), None)
+    if stamps is None:
+        first = next(s for s in series if len(s))[0]
+        other = next(s[0] for s in series if len(s) and (s[0] - first) % usual != usual - usual)
+        return (
+            f"time must lie on the same steps in all series; each goes in steps of {_span(usual)}, but one from "
+            f"{plain(first)} and one from {plain(other)}, between two of its steps. Forecast them apart, or check "
+            "which column names the series."
+        )
     place = int(np.nonzero(np.diff(stamps) != usual)[0][0])
     return (
         f"time must go in equal steps, with gaps at most; got {_span(usual)} most often, but "
-        f"{_span(stamps[place + 1] - stamps[place])} after {_plain(stamps[place])}. "
+        f"{_span(stamps[place + 1] - stamps[place])} after {plain(stamps[place])}. "
         "Sum or average the values of equal steps first, or number the rows 0, 1, 2."
     )
 
@@ -197,7 +206,8 @@ def _span(step: Any) -> str:
     return Axis("time", max(1, int(step.astype("timedelta64[us]").astype(np.int64))), 0).step
 
 
-def _plain(stamp: Any) -> str:
+def plain(stamp: Any) -> str:
+    """A stamp without the parts of it that are nought."""
     return str(stamp).removesuffix(".000000").removesuffix("T00:00:00")
 
 

@@ -17,13 +17,19 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 WHOLE = 2.0**53
 """Below this every whole number is a float64."""
 
-LIKE_NUMBER = r"^[+-]?[0-9.,'  \x{00a0}\x{202f}]*[0-9][0-9.,'eE+-]*$|^[+-]?(?i:inf|infinity)$"
+SIGNS = r"%|‰|[A-Z]{0,3}\$|€|£|¥|₹"
+LIKE_NUMBER = (
+    rf"^(?:{SIGNS})?[+-]?[0-9.,'  \x{{00a0}}\x{{202f}}]*[0-9][0-9.,'eE+-]*[ \x{{00a0}}\x{{202f}}]?(?:{SIGNS})?$"
+    "|^[+-]?(?i:inf|infinity)$"
+)
 """Numbers, and what was meant as one: a column of such cells is a column of numbers with faults."""
 
 _INFINITE = re.compile(r"[+-]?(inf|infinity|∞)", re.IGNORECASE)
 _TWO_WAYS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _COMMA_GROUPS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+_POINT_GROUP = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
+_NO_GROUP = r"^[+-]?[0-9]{1,3}$"
 _OTHER_GROUPS = re.compile(r"[+-]?[0-9]{1,3}([.' \u00a0\u202f][0-9]{3})+(,[0-9]*)?")
 
 
@@ -31,7 +37,7 @@ def numbers(table: Table, column: str) -> NDArray[np.float64]:
     """The column as float64; missing cells (MISSING, null) are NaN, and missing_note says how many.
 
     Raises ValueError with file, row and column for what is no number, an infinity, a decimal comma and
-    thousands separators, and for a column whose type holds no numbers.
+    thousands separators (a point too, where it can be one), and for a column whose type holds no numbers.
     """
     series = table.column(column)
     if series.dtype == pl.String:
@@ -105,7 +111,22 @@ def _from_text(table: Table, column: str, series: pl.Series) -> NDArray[np.float
         index = faults.arg_max()
         assert index is not None
         raise ValueError(_complaint(table.place(index, column), cells[index]))
+    _refuse_point_groups(table, column, cells)
     return values.to_numpy()
+
+
+def _refuse_point_groups(table: Table, column: str, cells: pl.Series) -> None:
+    """1.234 beside 950 reads in two ways: decimals that end at the third place all but never leave a whole number."""
+    grouped = cells.str.contains(_POINT_GROUP).fill_null(False)
+    plain = cells.str.contains(_NO_GROUP).fill_null(False) if grouped.any() else grouped
+    row, other = grouped.arg_max(), plain.arg_max()
+    if row is None or other is None or not plain.any() or not (grouped | plain | is_missing(cells)).all():
+        return
+    cell, whole, where = cells[row], cells[other], f"row {table.rows[other]}"
+    raise ValueError(
+        f"{table.place(row, column)} can be read in two ways: {_shown(cell)}, beside {_shown(whole)} in {where}. Write "
+        f"{cell.replace('.', '')} if the point separates thousands, {whole}.0 in {where} if it is a decimal point."
+    )
 
 
 def _complaint(place: str, cell: str) -> str:
@@ -122,6 +143,8 @@ def _complaint(place: str, cell: str) -> str:
     elif _OTHER_GROUPS.fullmatch(cell):
         plain = re.sub(r"[.' \u00a0\u202f]", "", cell).replace(",", ".")
         advice = f"Write {plain}: thousands are not separated, decimals have a point."
+    elif sign := re.search(SIGNS, cell):
+        advice = f"Write the number alone, such as 12.5, without {sign.group()}."
     else:
         advice = "Write a number such as 12.5, or NA where it is missing."
     return f"{place} must be a number; got {_shown(cell)}. {advice}"

@@ -17,7 +17,7 @@ from throughtime.data.times import find_disorder, looks_like_time, refuse_duplic
 
 Numbers = NDArray[np.float64]
 Missing = Literal["refuse", "fill", "keep"]
-FILL_ADVICE = "Fill it in, or use missing=fill: the last value seen in its sequence."
+FILL_ADVICE = "Fill it in, or use --missing fill: the last value seen in its sequence."
 FILLED = "each is the last value seen in its sequence, or the first one where none was seen."
 LABEL_NAMES = ("label", "class", "target")
 
@@ -69,6 +69,9 @@ def from_long(
     id, time, label = _places(table, id, time, label)
     used = _features(table, [id, time, label], features)
     notes = list(table.notes)
+    unused = [name for name in table.columns if name not in (id, time, label, *used)]
+    if unused:
+        notes.append(f"{table.name}: not used: {', '.join(map(repr, unused))}.")
     ids = ids_of(table, id)
     names = ids.unique(maintain_order=True)
     codes = ids.replace_strict(names, np.arange(len(names)), return_dtype=pl.Int64).to_numpy()

@@ -30,24 +30,34 @@ class Columns:
     unused: tuple[str, ...] = ()
 
 
-def find_columns(table: Table, *, id: str | None = None, time: str | None = None, value: str | None = None) -> Columns:
+def find_columns(
+    table: Table,
+    *,
+    id: str | None = None,
+    time: str | None = None,
+    value: str | None = None,
+    known: Sequence[str] = (),
+) -> Columns:
     """The columns of a series table: those that are named, else Nixtla's, else the only one that can be meant.
 
     A time is a column of dates, or numbers under a name such as `year`; a value is the one other column of
-    numbers; an id is the one other column of words that repeat, or `id` and the like. A table of one column has
-    no time: its rows are the steps. Raises ValueError that names the columns and the flag where none or several fit.
+    numbers; an id is the one other column of words that repeat, or `id` and the like. Where every row has a time of its
+    own, words such as weekdays are no ids, and an `id` that never repeats numbers the rows. A table of one column has
+    no time: its rows are the steps. `known` are covariates, none of these. Raises ValueError that names the columns and
+    the flag where none or several fit.
     """
     given = {"id": id, "time": time, "value": value}
-    for name in given.values():
+    for name in (*given.values(), *known):
         if name is not None:
             table.column(name)
     named = [name for name in given.values() if name is not None]
     if len(set(named)) < len(named):
         raise ValueError(f"--id, --time and --value must be different columns; got {', '.join(map(repr, named))}.")
-    free = [name for name in table.columns if name not in named]
+    free = [name for name in table.columns if name not in named and name not in known]
     time = time or _time(table, free)
     free = [name for name in free if name != time]
-    id = id or _id(table, free)
+    apart = time is not None and table.frame[time].n_unique() == len(table)
+    id = id or _id(table, free, apart)
     free = [name for name in free if name != id]
     value = value or _value(table, free)
     return Columns(id, time, value, tuple(name for name in free if name != value))
@@ -117,6 +127,11 @@ def _time(table: Table, free: list[str]) -> str | None:
     if TIME in free:
         return TIME
     dated = [name for name in free if looks_like_time(table.frame[name])]
+    if any(looks_like_time(pl.Series([name])) for name in dated):
+        raise ValueError(
+            f"{table.name} must name its columns in the first row; got {table.listed()}. "
+            "Put a line such as ds,y above it."
+        )
     if len(dated) == 1:
         return dated[0]
     if not dated and len(table.columns) == 1:
@@ -129,12 +144,15 @@ def _time(table: Table, free: list[str]) -> str | None:
     raise ValueError(f"{table.name} must have one column of times; {what}. Name it with --time.")
 
 
-def _id(table: Table, free: list[str]) -> str | None:
+def _id(table: Table, free: list[str], apart: bool) -> str | None:
+    """apart: whether every row has a time of its own, so that all can be one series."""
     if ID in free:
         return ID
-    named = known_as(free, ID_NAMES)
+    named = [name for name in known_as(free, ID_NAMES) if not (apart and table.frame[name].n_unique() == len(table))]
     if len(named) == 1:
         return named[0]
+    if apart and not named:
+        return None
     worded = named or [
         name
         for name in free
@@ -152,6 +170,7 @@ def _value(table: Table, free: list[str]) -> str:
     if VALUE in free:
         return VALUE
     fits = [name for name in free if looks_numeric(table.frame[name])]
+    fits = [name for name in fits if name.lower() not in ID_NAMES] or fits
     if len(fits) == 1:
         return fits[0]
     what = f"{', '.join(map(repr, fits))} can all be it" if fits else f"none of {table.listed()} is left for it"

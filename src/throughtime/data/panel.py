@@ -6,6 +6,7 @@ missing it is NaN, and what was sorted or is missing is said in `notes`, one lin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from throughtime.data.axis import Axis, find_axis
+from throughtime.data.axis import Axis, find_axis, plain
 
 Numbers = NDArray[np.float64]
 
@@ -151,28 +152,35 @@ def _from_frame(frame: nw.DataFrame[Any], columns: Columns, axis: Axis | None, v
         if len(same):
             raise ValueError(
                 f"{_of(ids[owner[part[0]]], columns.time)} must not come twice in a series; "
-                f"got {stamps[part[same[0]]]} again. Keep one row of each, or name the column of ids."
+                f"got {plain(stamps[part[same[0]]])} again. Keep one row of each, or name the column of ids."
             )
     found = find_axis([stamps[part] for part in parts]) if axis is None else axis
     lines = tuple(_line(ids[owner[part[0]]], stamps[part], table[part], found, columns, values) for part in parts)
     form = Form("frame", several, frame.implementation, frame.schema[columns.time], None, unit)
     if several:
         form = replace(form, ids=frame.schema[columns.id])
+    unused = [name for name in frame.columns if name not in (columns.id, *needed)] if values else []
+    if unused:
+        notes.append(f"Not used: {', '.join(map(repr, unused))}. Columns known ahead are named in known_future.")
     panel = Panel(lines, found, form, columns, tuple(notes))
     gaps = sum(len(line.values) for line in lines) - len(frame)
     if gaps and values:
-        panel = replace(
-            panel, notes=(*panel.notes, f"{gaps} steps between the stamps have no row and are missing values.")
-        )
+        said = "1 step between the stamps has no row and is a missing value."
+        if gaps > 1:
+            said = f"{gaps} steps between the stamps have no row and are missing values."
+        panel = replace(panel, notes=(*panel.notes, said))
     return replace(panel, notes=(*panel.notes, *_missing(panel, gaps))) if values else panel
 
 
 def _line(name: Any, stamps: Any, table: Numbers, axis: Axis, columns: Columns, values: bool) -> Line:
+    if (axis.kind == "number") != (stamps.dtype.kind != "M"):
+        what = "whole numbers" if axis.kind == "number" else "dates"
+        raise ValueError(f"{_of(name, columns.time)} must be {what}, as those before; got {plain(stamps[0])}.")
     places = axis.places(stamps)
     if places is None:
         raise ValueError(
             f"{_of(name, columns.time)} must lie on the axis of the other stamps, a {axis.step} apart from "
-            f"{axis.stamps(np.array([0]))[0]}; got {stamps[0]} to {stamps[-1]}."
+            f"{plain(axis.stamps(np.array([0]))[0])}; got {plain(stamps[0])} to {plain(stamps[-1])}."
         )
     grid = np.full((int(places[-1] - places[0]) + 1, table.shape[1]), np.nan)
     grid[places - places[0]] = table
@@ -184,7 +192,7 @@ def _missing(panel: Panel, gaps: int = 0) -> tuple[str, ...]:
     missing = sum(int(np.isnan(line.values).sum()) for line in panel.lines) - gaps
     if not missing:
         return ()
-    return (f"{missing} of {panel.steps} values are missing.",)
+    return (f"{missing} of {panel.steps} values {'is' if missing == 1 else 'are'} missing.",)
 
 
 def _stamps(column: nw.Series[Any], name: str) -> tuple[NDArray[Any], str | None]:
@@ -208,8 +216,13 @@ def _stamps(column: nw.Series[Any], name: str) -> tuple[NDArray[Any], str | None
             return column.cast(nw.Datetime("us")).to_numpy().astype("datetime64[us]"), None
         except (TypeError, ValueError, nw.exceptions.NarwhalsError) as error:
             raise ValueError(f"{name} must be dates or whole numbers; got {dtype}.") from error
+    cells = column.to_list()
+    if any(re.search("[0-9](Z|[+-][0-9]{2}:?[0-9]{2})$", str(cell)) and ":" in str(cell) for cell in cells):
+        raise ValueError(
+            f"{name} must be stamps without an offset from UTC; got {cells[0]!r}. Convert them to UTC first."
+        )
     try:
-        text = np.array(column.to_list(), dtype="datetime64")
+        text = np.array(cells, dtype="datetime64")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must be dates (2020-01-31, 2020-01-31T12:00), date-times or whole numbers; got {column[0]!r}."

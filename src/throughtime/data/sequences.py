@@ -57,7 +57,7 @@ def sequences_of(
         )
     else:
         found = _each(X, layout, name)
-    _check_features(found, features, layout, name)
+    found = _of_one_width(found, features, layout, name)
     for place, sequence in enumerate(found):
         if np.isinf(sequence).any() or (not missing and np.isnan(sequence).any()):
             what = "infinity" if np.isinf(sequence).any() else "NaN"
@@ -140,18 +140,19 @@ def _numbers(values: Any, name: str) -> Numbers:
         raise ValueError(f"{name} must be numbers; got {array.dtype} such as {str(array.flat[0])!r}.") from None
 
 
-def _check_features(found: Sequence[Numbers], features: int | None, layout: str, name: str) -> None:
-    """Raise ValueError unless all sequences with steps have I features."""
-    known = [(place, s.shape) for place, s in enumerate(found) if s.size or s.shape[1]]
+def _of_one_width(found: Sequence[Numbers], features: int | None, layout: str, name: str) -> list[Numbers]:
+    """The sequences, what holds no number as (0, I). Raises ValueError unless all others have I features."""
+    known = [(place, s.shape) for place, s in enumerate(found) if s.size]
     wanted = features if features is not None else next((shape[1] for _, shape in known), None)
     for place, (steps, width) in known:
-        if width == wanted or not steps:
+        if width == wanted:
             continue
         turned = {"ntc": "nct", "nct": "ntc"}.get(layout)
         hint = "Give every step the same features."
         if steps == wanted and turned is not None:
             hint = f"Its other axis is {wanted}: is it layout={turned!r}?"
         raise ValueError(f"{name} must be sequences (T, {wanted}); sequence {place} is ({steps}, {width}). {hint}")
+    return [s if s.size or wanted is None else np.zeros((0, wanted)) for s in found]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

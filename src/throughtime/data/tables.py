@@ -125,13 +125,18 @@ def _read_text(file: Path) -> Table:
     name = repr(str(file))
     limit = csv.field_size_limit(sys.maxsize)  # an open quote is found at the end of the file and named by its row
     try:
-        return _parse(name, lines(file), _separator(list(islice(lines(file), SAMPLE))))
+        sample = list(islice(lines(file), SAMPLE))
+        separator = _separator(sample)
+        header = next((line for line in sample if line.strip()), "")
+        spaced = re.search(rf'{re.escape(separator)} +"', header) is not None  # "Month", "Sales"
+        return _parse(name, lines(file), separator, spaced=spaced)
     finally:
         csv.field_size_limit(limit)
 
 
-def _parse(name: str, text: Iterator[str], separator: str) -> Table:
-    reader = csv.reader(text, delimiter=separator, strict=True)
+def _parse(name: str, text: Iterator[str], separator: str, *, spaced: bool) -> Table:
+    """spaced: a space may stand between a separator and a quote."""
+    reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=spaced)
     header: list[str] = []
     frames: list[pl.DataFrame] = []
     numbers: list[NDArray[np.int64]] = []
@@ -152,6 +157,8 @@ def _parse(name: str, text: Iterator[str], separator: str) -> Table:
             cells = zip(header, zip(*rows, strict=True), strict=True)
             frames.append(pl.DataFrame([pl.Series(column, values, pl.String) for column, values in cells]))
             numbers.append(starts)
+    if not header:
+        raise ValueError(f"{name} must have rows; all its lines are blank. Check that it was written.")
     _check_rows(name, sum(frame.height for frame in frames))
     table = Table(name, pl.concat(frames, rechunk=True), np.concatenate(numbers), "text")
     inside = [row for row in blanks if row < table.rows[-1]]
@@ -248,7 +255,9 @@ def _refuse_ragged(
     advice = "Fill the missing cells or remove the row."
     if got > width:
         advice = 'Put a cell that holds the separator in quotes, as "a,b".'
-        if separator == ",":
+        if width == 1:
+            advice = "Let the first row name every column, without a title above it; write decimals with a point."
+        elif separator == ",":
             advice = 'Write decimals with a point, as 1.5, and put a cell that holds a comma in quotes, as "a,b".'
     raise ValueError(
         f"{name}, row {starts[index]} must have {_count(width, 'cell')} as the header has; got {got}. {advice}"

@@ -66,7 +66,7 @@ def scaling_of(y: Numbers, bent: bool = False) -> Scaling:
         known = np.arcsinh(known / width)
     centre = float(np.median(known))
     scale = float(np.abs(known - centre).mean())
-    return Scaling(centre, scale if scale > 1e-12 * max(1.0, abs(centre)) else 1.0, width)
+    return Scaling(centre, scale if scale > 1e-12 * abs(centre) else 1.0, width)
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,10 @@ class Anchor:
         before (P,) are the z that precede; beside, of the first part, is of y's places.
         """
         linear = self.parts[0].linear
+        lags, weights = np.array(linear.lags, np.int64), np.array(linear.weights)
         start, z = len(before), np.concatenate([before, self.scaling.inward(y)])
         for t in start + np.nonzero(np.isnan(y))[0]:
-            step = linear.intercept
-            for lag, weight in zip(linear.lags, linear.weights, strict=True):
-                step += weight * z[max(t - lag, 0)]
+            step = linear.intercept + float(weights @ z[np.maximum(t - lags, 0)])
             if linear.beside and beside is not None:
                 step += float(beside[t - start] @ np.array(linear.beside))
             z[t] = step

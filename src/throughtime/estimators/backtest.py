@@ -190,8 +190,10 @@ def _measures(found: Sequence[_Window], model: str, level: Sequence[float], seas
     names = ["MASE", "RMSSE", "sMAPE", *([] if model == ANCHOR else ["CRPS", *(f"coverage-{one:g}" for one in level)])]
     middle = len(LEVELS)
     rows = []
-    for one in {window.id: None for window in found}:
-        own = [window for window in found if window.id == one]
+    windows: dict[Any, list[_Window]] = {}
+    for window in found:
+        windows.setdefault(window.id, []).append(window)
+    for own in windows.values():
         y = np.concatenate([window.y for window in own])
         table = np.concatenate([window.quantiles[model] for window in own])
         if np.isnan(y).all():

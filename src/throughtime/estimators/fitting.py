@@ -20,7 +20,7 @@ from throughtime.estimators.intake import seed_of
 from throughtime.estimators.learning import adam, distinct, learn
 from throughtime.estimators.numbers import NumberReader
 from throughtime.estimators.recipes import Recipe, for_numbers
-from throughtime.estimators.texts import TextRecipe, for_texts, text_network
+from throughtime.estimators.texts import LONGEST, TextRecipe, for_texts, text_network
 from throughtime.estimators.words import WordReader
 from throughtime.nets import Loss, Network
 from throughtime.sequence_network import SequenceNetwork, check_reads, windowed_like
@@ -73,7 +73,7 @@ def fit_anew(
 
 
 def prepare(estimator: Any, x: Sequence[Any], weight: Numbers, outputs: int, seed: int) -> Recipe | TextRecipe:
-    """Set reader_, net_ and credit_, and forget what an earlier fit left for `go_on`; returns the recipe."""
+    """Set reader_, net_, credit_ and notes_, and forget what an earlier fit left for `go_on`; returns the recipe."""
     reader, recipe = _reader_and_recipe(estimator, x, weight)
     credit = check_credit(estimator, recipe)
     with torch.random.fork_rng(devices=[]):
@@ -81,6 +81,7 @@ def prepare(estimator: Any, x: Sequence[Any], weight: Numbers, outputs: int, see
         net = network(reader, recipe, estimator.cell, outputs, whole=credit == BPTT())
     estimator.reader_, estimator.recipe_, estimator.credit_, estimator.net_ = reader, recipe, credit, net
     estimator.seed_, estimator.calls_ = seed, 0
+    estimator.notes_ = reader.notes(x) if reader.ids else ()
     for name in ("optimizer_", "state_"):
         estimator.__dict__.pop(name, None)
     return recipe
@@ -116,7 +117,7 @@ def network(reader: Any, recipe: Recipe | TextRecipe, cell: str, outputs: int, *
         return text_network(reader, recipe, cell, outputs)
     options = {"inputs": reader.inputs, "units": recipe.units, "outputs": outputs, "layers": recipe.layers}
     if cell == "mlp":
-        wide = options | {"inputs": recipe.frame * reader.features, "reads": recipe.reads, "dropout": recipe.dropout}
+        wide = options | {"inputs": recipe.frame * reader.channels, "reads": recipe.reads, "dropout": recipe.dropout}
         twin = SequenceNetwork("gru", bidirectional=recipe.bidirectional, noise=recipe.noise, **wide)
         like = windowed_like(twin, recipe.window, reader.inputs, recipe.layers + 1)  # one alone would be very wide
         return SequenceNetwork("mlp", **{k: v for k, v in like.items() if k not in ("network", "cell")})
@@ -187,29 +188,33 @@ def _reader_and_recipe(estimator: Any, x: Sequence[Any], weight: Numbers) -> tup
         for name in ("frame", "stride"):
             if asked.pop(name) is not None:
                 raise ValueError(f"{name} must be left out for texts, which are read step by step.")
-        words = WordReader(estimator.unit, longest=estimator.longest).fit(x, weight)
+        words = WordReader(estimator.unit, longest=_or(estimator.longest, LONGEST)).fit(x, weight)
         return words, for_texts(len(x), sum(map(len, words.read(x))), **asked)
     for name in ("unit", "longest"):
         if getattr(estimator, name) not in ("auto", None):
             raise ValueError(f"{name} must be left out for numbers; it is of texts.")
     recipe = for_numbers(len(x), int(np.median(steps)), **asked)
     plain = estimator.cell == "mlp"  # its window is of steps
-    reader = NumberReader(1, 1) if plain else NumberReader(recipe.frame, recipe.stride)
+    reader = NumberReader(1, 1) if plain else NumberReader(recipe.frame, recipe.stride, recipe.bidirectional)
     return reader.fit(x, weight), recipe
 
 
 def _check_asked(estimator: Any, asked: dict[str, Any]) -> None:
     if asked["window"] is not None and estimator.cell != "mlp":
         raise ValueError(f"window must go with cell='mlp'; got cell={estimator.cell!r}. Leave window out.")
+    if not isinstance(asked["bidirectional"], (bool, np.bool_, type(None))):
+        raise TypeError(f"bidirectional must be True, False or None; got {asked['bidirectional']!r}.")
     if not isinstance(estimator.cell, (str, Cell)):
         raise TypeError(f"cell must be a spelled name or a Cell; got {estimator.cell!r}.")
     for name, bound in (("learning_rate", "above"), ("weight_decay", "at least")):
         value = getattr(estimator, name)
+        if value is not None and not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"{name} must be a number; got {value!r}.")
         if value is not None and not (value > 0 or (value == 0 and bound == "at least")):
             raise ValueError(f"{name} must be {bound} 0; got {value!r}.")
     for name in ("units", "layers", "window", "frame", "stride", "updates", "size"):
         value = asked[name]
-        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             spelled = "batch_size" if name == "size" else name
             raise ValueError(f"{spelled} must be a whole number of at least 1; got {value!r}.")
     if asked["reads"] is not None:

@@ -82,8 +82,8 @@ class Fitted:
 def season_for(lines: Sequence[Line], axis: Axis, asked: float | None) -> tuple[float, str]:
     """The season in steps, 1 for none, and the sentence that says where it is from."""
     if asked is not None:
-        if not asked >= 1:
-            raise ValueError(f"season must be at least 1 step (1: none), or None to find it; got {asked}.")
+        if not isinstance(asked, (int, float, np.number)) or not 1 <= asked < np.inf:
+            raise ValueError(f"season must be at least 1 step (1: none), or None to find it; got {asked!r}.")
         return float(asked), f"Season: {asked:g} steps, as asked."
     longest = max(lines, key=lambda line: len(line.values)).values
     if axis.season is not None and len(longest) >= 2 * axis.season[0] + 2:
@@ -111,11 +111,8 @@ def fit_forecaster(
                 _anchor(replace(past, horizon=ahead), one) for past, one in zip(pasts, choices, strict=True)
             )
             _say_nothing(net, head, _left(pasts, anchors, view))
-            notes = (
-                *_anchored(choices),
-                "There are too few values to train and judge a network: it says what its anchor does.",
-            )
-            return Fitted(net, view, head, anchors, None, [], notes)
+            head = head.calibrated(np.zeros((0, ahead * head.each)), np.zeros((0, ahead)), ahead)
+            return Fitted(net, view, head, anchors, None, [], (*_anchored(choices), TOO_FEW))
         training, held, anchors = spans
         left, records = _asked(training), []
         nets = [net, *(_network(design, view, head) for _ in range(_count(design, training) - 1))]

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from throughtime.baselines.series import Numbers
 from throughtime.credit import BPTT, Credit
-from throughtime.data.panel import Columns, Line, Panel, read_panel, trimmed, write_panel
+from throughtime.data.axis import plain
+from throughtime.data.panel import SAMPLE, Columns, Line, Panel, read_panel, trimmed, write_panel
 from throughtime.estimators.anchor import carried
 from throughtime.estimators.backtest import Backtest, walk
 from throughtime.estimators.forecast_fit import STEPS, Design, fit_forecaster, season_for
@@ -258,11 +259,14 @@ class Forecaster(BaseEstimator):
         return int(steps)
 
     def _levels(self, level: Any) -> list[float]:
-        levels = sorted({float(one) for one in np.atleast_1d(level)})
+        try:
+            levels = sorted({float(one) for one in np.atleast_1d(level)})
+        except (TypeError, ValueError):
+            levels = [np.nan]
         if levels and self.head == "point":
             raise ValueError("level must be left out with head='point', which has no intervals. Use head='quantile'.")
         if any(not 0 < one < 100 for one in levels):
-            raise ValueError(f"level must be percentages between 0 and 100, such as [50, 90]; got {level}.")
+            raise ValueError(f"level must be percentages between 0 and 100, such as [50, 90]; got {level!r}.")
         return levels
 
     def _future(self, future: Any, steps: int) -> dict[Any, Numbers]:
@@ -300,12 +304,14 @@ class Forecaster(BaseEstimator):
         for line in panel.lines:
             at = self.standings_.get(line.id)
             if at is None:
-                raise ValueError(f"data must be of series that were fitted; got the id {line.id!r}. Fit with it.")
+                got = "no ids" if line.id is SAMPLE else f"the id {line.id!r}"
+                raise ValueError(f"data must be of series that were fitted; got {got}. Fit with it.")
             start = at.stop if panel.form.kind != "frame" else line.start
             gap = start - at.stop
             if gap < 0:
-                stamp = self.panel_.axis.stamps(np.array([at.stop - 1]))[0]
-                raise ValueError(f"data must come after {stamp}, the last step of {line.id!r} that was seen.")
+                stamp = plain(self.panel_.axis.stamps(np.array([at.stop - 1]))[0])
+                whose = "" if line.id is SAMPLE else f" of {line.id!r}"
+                raise ValueError(f"data must come after {stamp}, the last step{whose} that was seen.")
             values = np.concatenate([np.full(gap, np.nan), line.values])
             covariates = np.concatenate([np.full((gap, line.covariates.shape[1]), np.nan), line.covariates])
             lines.append(Line(line.id, at.stop, values, covariates))
@@ -349,8 +355,8 @@ class Forecaster(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}.")
-        if self.networks is not None and not self.networks >= 1:
-            raise ValueError(f"networks must be at least 1, or None to choose; got {self.networks}.")
+        if self.networks is not None and (not isinstance(self.networks, (int, np.integer)) or self.networks < 1):
+            raise ValueError(f"networks must be at least 1, or None to choose; got {self.networks!r}.")
         if self.window is not None and self.cell != "mlp":
             raise ValueError(f"window must go with cell='mlp'; got window={self.window} with cell={self.cell!r}.")
         if isinstance(self.known_future, str):

@@ -43,7 +43,7 @@ class LanguageModel(BaseEstimator):
     updates, streams, steps, learning_rate, weight_decay   of AdamW along a cosine, over streams read side by side.
     early_stopping hold out the last validation_fraction (0.1) of the tokens; stop after `patience` (5) evaluations
                    without a new lowest loss, and keep the weights that had it.
-    random_state   None, a whole number or a RandomState.
+    random_state   None, a whole number, which is the seed as --seed of the command line is, or a RandomState.
 
     None is the choice of throughtime.recipe, as the command line makes it, kept as recipe_. After fit: vocabulary_,
     classes_ (its tokens), net_, records_ (one an update), n_iter_.
@@ -236,6 +236,8 @@ class LanguageModel(BaseEstimator):
         made = Recipe(**vars(advice) | {name: value for name, value in own.items() if value is not None})
         self.credit_ = BPTT(h=made.steps, every=made.steps) if self.credit is None else credit_named(self.credit)
         self.seed_, self.calls_, self.records_ = seed_of(self.random_state), 0, []
+        if isinstance(self.random_state, (int, np.integer)):
+            self.seed_ = int(self.random_state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed_)
             self.net_ = Network(

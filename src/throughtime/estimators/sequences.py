@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_consistent_length
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from throughtime.credit import Credit
+from throughtime.data.sequences import LAYOUTS
 from throughtime.estimators.answering import Numbers, answers, answers_by_step
 from throughtime.estimators.fitting import check_streams, fit_anew, go_on, prepare
 from throughtime.estimators.intake import seed_of, take, take_weight
@@ -37,16 +39,19 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
                    without a new lowest loss, and keep the weights that had it.
     class_weight   a dict, "balanced" or None.
     layout         the axes of a 3-D X: n sequences, t time, c features.
-    unit, longest  of texts: auto, word or char, and the steps that are read of each (see WordReader).
+    unit, longest  of texts: auto, word or char, and how many steps are read of each, its first ones (see WordReader).
+                   None: 2,000.
 
     None is a choice by the data, kept as recipe_. X is (N, T), univariate; (N, T, I), with `lengths` where sequences
-    end early; a list or an object array of (T_i,) or (T_i, I); or a list of strings. A sequence without a step is
-    legal: it is answered by the shares of the classes in the training data.
+    end early; a list or an object array of (T_i,) or (T_i, I); a long data frame; or a list of strings. A frame is
+    long where a column is named unique_id, id, series, case and the like: a row is a step, the columns are found as by
+    throughtime.data.labelled.from_long (a label, class or target is left out), and y is in the order in which the ids
+    first appear. A sequence without a step is legal: it is answered by the shares of the classes in the training data.
     A prediction depends on the sequence alone, to the last bit on the native backend: not on its batch or padding.
     An update divides by the weights of its batch: where they differ by orders of magnitude, raise batch_size.
 
     After fit: classes_, net_, reader_, recipe_, records_ (one an update, as in a run), n_iter_ (updates), seen_ (the
-    weight of every class so far), n_features_in_ of a 2-D X.
+    weight of every class so far), n_features_in_ of a 2-D X, notes_ (of fit: what was not read, a sentence).
     """
 
     def __init__(
@@ -111,7 +116,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         """Learn from sequences and their classes, at least two."""
         _needs_y(self, y)
         x = take(self, X, reset=True, layout=self.layout, lengths=lengths, features=None)
-        labels = _labels(y, x)
+        labels = _labels(self, y, X, x)
         self.classes_, ids = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             got = f"one class, {self.classes_.tolist()[0]!r}" if len(self.classes_) else "none"
@@ -143,7 +148,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         if first and classes is None:
             raise ValueError("classes must be given in the first call of partial_fit: all labels there will be.")
         x = take(self, X, reset=first, layout=self.layout, lengths=lengths, features=_features(self))
-        labels = _labels(y, x)
+        labels = _labels(self, y, X, x)
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight must be a dict for partial_fit, which has not seen all classes; got 'balanced'."
@@ -185,6 +190,12 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         places = self.predict_log_proba(X, lengths=lengths).argmax(1)
         return self.classes_[places]
 
+    def score(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, *, lengths: ArrayLike | None = None
+    ) -> float:
+        """The share of the sequences whose class is predicted."""
+        return float(accuracy_score(y, self.predict(X, lengths=lengths), sample_weight=sample_weight))
+
     def predict_proba_steps(self, X: Any, *, lengths: ArrayLike | None = None, carry: bool = False) -> list[Numbers]:
         """Of each sequence (T_i, classes): the probabilities after every step, or with a stride above 1 after every
         frame, the last one at the end. For one direction alone.
@@ -215,7 +226,8 @@ class SequenceRegressor(RegressorMixin, BaseEstimator):
     error. A sequence without a step is answered by the mean. Parameters and X as in SequenceClassifier; early stopping
     holds out the last sequences in the order given. y is (N,) or (N, outputs).
 
-    After fit: net_, reader_, recipe_, records_, n_iter_, mean_ and scale_ of the targets, n_features_in_ of a 2-D X.
+    After fit: net_, reader_, recipe_, records_, n_iter_, mean_ and scale_ of the targets, n_features_in_ of a 2-D X,
+    notes_.
     """
 
     def __init__(
@@ -280,7 +292,7 @@ class SequenceRegressor(RegressorMixin, BaseEstimator):
         """Learn from sequences and their numbers."""
         _needs_y(self, y)
         x = take(self, X, reset=True, layout=self.layout, lengths=lengths, features=None)
-        targets, weight = _targets(y, x), take_weight(sample_weight, len(x))
+        targets, weight = _targets(self, y, X, x), take_weight(sample_weight, len(x))
         self._scale(x, targets, weight)
         fit_anew(self, x, self._scaled(targets), weight, outputs=len(self.mean_), loss="squared", groups=None)
         return self
@@ -298,7 +310,7 @@ class SequenceRegressor(RegressorMixin, BaseEstimator):
         _needs_y(self, y)
         first = not hasattr(self, "net_")
         x = take(self, X, reset=first, layout=self.layout, lengths=lengths, features=_features(self))
-        targets, weight = _targets(y, x), take_weight(sample_weight, len(x))
+        targets, weight = _targets(self, y, X, x), take_weight(sample_weight, len(x))
         if first:
             self._scale(x, targets, weight)
             seen, _, weights = distinct(x, targets, weight)
@@ -313,6 +325,12 @@ class SequenceRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "net_")
         x = take(self, X, reset=False, layout=self.layout, lengths=lengths, features=_features(self))
         return self._unscaled(np.nan_to_num(answers(self.net_, self.reader_.read(x))))
+
+    def score(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, *, lengths: ArrayLike | None = None
+    ) -> float:
+        """R^2 of what is predicted."""
+        return float(r2_score(y, self.predict(X, lengths=lengths), sample_weight=sample_weight))
 
     def predict_steps(self, X: Any, *, lengths: ArrayLike | None = None, carry: bool = False) -> list[Numbers]:
         """Of each sequence what is predicted after every step; as SequenceClassifier.predict_proba_steps."""
@@ -345,19 +363,37 @@ def _needs_y(estimator: Any, y: Any) -> None:
         raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
 
 
-def _labels(y: Any, x: list[Any]) -> Array:
+def _labels(estimator: Any, y: Any, X: Any, x: list[Any]) -> Array:
     labels = column_or_1d(y, warn=True)
-    check_consistent_length(x, labels)
+    _check_count(estimator, X, x, labels)
     check_classification_targets(labels)
     return labels
 
 
-def _targets(y: Any, x: list[Any]) -> Numbers:
+def _targets(estimator: Any, y: Any, X: Any, x: list[Any]) -> Numbers:
     targets = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     if targets.ndim > 2:
         raise ValueError(f"y must be (N,) or (N, outputs); got {targets.shape}.")
-    check_consistent_length(x, targets)
+    _check_count(estimator, X, x, targets)
     return targets
+
+
+def _check_count(estimator: Any, X: Any, x: list[Any], y: Array) -> None:
+    """Raise ValueError unless there is a y of every sequence; with both shapes where another axis of X has as many."""
+    shape = tuple(np.shape(X)) if hasattr(X, "shape") else ()
+    layouts = [other for other in LAYOUTS if len(shape) == 3 and shape[other.index("n")] == len(y)]
+    if len(x) != len(y) and layouts:
+        n = estimator.layout.index("n")
+        raise ValueError(
+            f"y must be of the {len(x)} sequences that X {shape} has along axis {n}, by layout={estimator.layout!r}; "
+            f"got {y.shape}. Axis {layouts[0].index('n')} has as many: is it layout={' or '.join(map(repr, layouts))}?"
+        )
+    if len(x) != len(y) and len(shape) == 2 and shape[0] == len(y):
+        raise ValueError(
+            f"y must be one for each of the {len(x)} sequences of the long frame, in the order in which their ids "
+            f"first appear; got one for each of its {len(y)} rows. Keep the first of each id."
+        )
+    check_consistent_length(x, y)
 
 
 def _features(estimator: Any) -> int | None:

@@ -171,7 +171,7 @@ def start(estimator: BaseEstimator, x: Sequence[Any], weight: Sequence[Array], u
     parts = isinstance(credit, (BPTT, RandomTruncation))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = _network(reader, recipe, estimator.cell, len(estimator.classes_), parts=parts)
+        net = network(reader, recipe, estimator.cell, len(estimator.classes_), parts=parts)
     estimator.reader_, estimator.parts_, estimator.recipe_, estimator.credit_ = reader, parts, recipe, credit
     estimator.net_, estimator.seed_, estimator.calls_, estimator.records_ = net, seed, 0, []
     for name in ("optimizer_", "state_"):
@@ -205,7 +205,8 @@ def _recipe(estimator: Any, credit: Credit, updates: int) -> StepRecipe:
     return StepRecipe(**{"updates": updates} | {name: value for name, value in asked.items() if value is not None})
 
 
-def _network(reader: Any, recipe: StepRecipe, cell: str, outputs: int, *, parts: bool) -> nn.Module:
+def network(reader: Any, recipe: StepRecipe, cell: str, outputs: int, *, parts: bool) -> nn.Module:
+    """The network of a recipe over what a reader reads; with parts the parts of tokens too."""
     shape: dict[str, Any] = {"units": recipe.units, "layers": recipe.layers, "dropout": recipe.dropout}
     shape |= {"inputs": reader.inputs, "outputs": outputs}
     token: dict[str, Any] = {"embedding": recipe.embedding, "forget": recipe.forget}

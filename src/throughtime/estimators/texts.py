@@ -21,6 +21,8 @@ PASSES, FEWEST, MOST = 15, 400, 6000
 """Updates are as many as make so many passes, within bounds."""
 STEPS = 8_000_000
 """Steps read in a training, at most, while that leaves FEWEST / 2 updates."""
+LONGEST = 2000
+"""Steps of a text that are read: with books in place of texts an update would take minutes and all of the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

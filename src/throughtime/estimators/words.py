@@ -135,9 +135,21 @@ class WordReader:
 
     def cut(self, texts: Sequence[Text]) -> int:
         """How many of the texts are longer than is read."""
+        if self.longest is None:
+            return 0
         whole = WordReader.__new__(WordReader)
         whole.__dict__.update({**self.__dict__, "longest": None})
-        return 0 if self.longest is None else sum(len(whole.split(text)) > self.longest for text in texts)
+        return sum(len(text) > self.longest and len(whole.split(text)) > self.longest for text in texts)
+
+    def notes(self, texts: Sequence[Text]) -> tuple[str, ...]:
+        """A sentence on the texts of which only the beginning is read; none where all are read whole."""
+        cut = self.cut(texts)
+        what = {"char": "characters", "word": "words", "token": "tokens"}[self.chosen]
+        verb = "is" if cut == 1 else "are"
+        if not cut:
+            return ()
+        bound = f"{self.longest:,}"
+        return (f"{cut:,} of {len(texts):,} texts {verb} longer than {bound} {what}; the first {bound} are read.",)
 
     def _features(self, token: str) -> list[int]:
         ids, grams = self._ids

@@ -144,12 +144,15 @@ class ForecastFan(Picture):
 
 
 def first_fans(fans: Sequence[ForecastFan], most: int = 3) -> tuple[list[ForecastFan], str]:
-    """The first fans of many, and the sentence that says how many there are; empty when these are all."""
+    """The fans of the first series of many, and the sentence that says how many there are; empty when these are all.
+
+    Fans of one name are of one series: its past against what happened, and its future.
+    """
     if most < 1:
         raise ValueError(f"most must be 1 or more; got {most}.")
-    left = len(fans) - most
-    text = f"Drawn are the first {most} of {len(fans):,} series." if left > 0 else ""
-    return list(fans[:most]), text
+    names = list(dict.fromkeys(fan.name for fan in fans))
+    text = f"Drawn are the first {most} of {len(names):,} series." if len(names) > most else ""
+    return [fan for fan in fans if fan.name in names[:most]], text
 
 
 @dataclass(frozen=True, eq=False)
