@@ -1,13 +1,14 @@
 """Does the forecaster, with its defaults, forecast better than what it must beat? Means of some seeds.
 
     python benchmarks/forecast.py              every set that is there
-    python benchmarks/forecast.py co2 laser    some
+    python benchmarks/forecast.py co2 airline  some
+    python benchmarks/forecast.py --laser FILE.npy
     python benchmarks/forecast.py memory       peak memory of a fit to a million hours
 
 sunspots  months from 1749, out of the statsmodels wheel: 50 origins, 12 ahead, a year apart
 co2       weeks at Mauna Loa, which come with the library: 18 origins, 26 ahead, half a year apart
 airline   months, out of the sktime wheel: 4 origins, 12 ahead, a year apart
-laser     Santa Fe set A, ../shared/data: fitted to the first 1000, one step ahead over 1001 to 1100
+laser     Santa Fe set A (Huebner and others 1989) as an .npy: fitted to the first 1000, one step ahead over 1001-1100
 Each is fitted once, before the first origin. --cell mlp --window k is the network without memory.
 """
 
@@ -28,8 +29,6 @@ from throughtime import scores
 from throughtime.baselines import autoregression
 from throughtime.data import co2
 from throughtime.estimators.forecaster import Forecaster
-
-LASER = Path(__file__).parents[2] / "shared" / "data" / "santafe_laser" / "santafe_laser.npy"
 
 
 def wheel(package: str, path: str) -> Path | None:
@@ -85,11 +84,8 @@ def rolling(name: str, seeds: int, cell: str, window: int | None) -> None:
         print(f"{name:9} {model:22} " + "  ".join(f"{measure} {value:.3f}" for measure, value in means.items()))
 
 
-def laser(seeds: int, cell: str, window: int | None) -> None:
-    if not LASER.exists():
-        print("laser: the data are not there")
-        return
-    y = np.load(LASER).ravel().astype(float)[:1100]
+def laser(file: Path, seeds: int, cell: str, window: int | None) -> None:
+    y = np.load(file).ravel().astype(float)[:1100]
     linear = autoregression(y[:1000], most=25).paths(y, np.arange(999, 1099), 1)[:, 0]
     errors = []
     for seed in range(seeds):
@@ -115,20 +111,21 @@ def memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", default=[*ROLLING, "laser"])
+    parser.add_argument("sets", nargs="*")
+    parser.add_argument("--laser", type=Path, metavar="FILE.npy")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cell", default="gru")
     parser.add_argument("--window", type=int)
     options = parser.parse_args()
-    for name in options.sets:
+    if options.laser is not None:
+        laser(options.laser, options.seeds, options.cell, options.window)
+    for name in options.sets or ([] if options.laser else ROLLING):
         if name in ROLLING:
             rolling(name, options.seeds, options.cell, options.window)
-        elif name == "laser":
-            laser(options.seeds, options.cell, options.window)
         elif name == "memory":
             memory()
         else:
-            parser.error(f"sets must be {', '.join(ROLLING)}, laser or memory; got {name!r}")
+            parser.error(f"sets must be {', '.join(ROLLING)} or memory; got {name!r}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from throughtime.estimators.checking import check_sequence_estimator
     from throughtime.estimators.forecaster import Forecaster
     from throughtime.estimators.language import LanguageModel
     from throughtime.estimators.saving import load_estimator, save
@@ -18,6 +19,7 @@ _HOMES = {
     "SequenceClassifier": "sequences",
     "SequenceRegressor": "sequences",
     "SequenceTagger": "tagger",
+    "check_sequence_estimator": "checking",
     "load_estimator": "saving",
     "save": "saving",
 }
@@ -28,6 +30,7 @@ __all__ = [
     "SequenceClassifier",
     "SequenceRegressor",
     "SequenceTagger",
+    "check_sequence_estimator",
     "load_estimator",
     "save",
 ]
