@@ -47,7 +47,7 @@ def fit_anew(
     """
     seed = seed_of(estimator.random_state)
     held = _held_out(estimator, groups, weight)
-    x, targets, weights = distinct([X[k] for k in np.flatnonzero(~held)], y[~held], weight[~held])
+    x, targets, weights = distinct([X[k] for k in np.flatnonzero(~held).tolist()], y[~held], weight[~held])
     recipe = prepare(estimator, x, weights, outputs, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,7 +56,8 @@ def fit_anew(
         validation = None
         if held.any():
             late = np.flatnonzero(held & (weight > 0))
-            validation = _batches(estimator.reader_, [X[k] for k in late], y[late], weight[late], recipe, None, 1)
+            x_late = [X[k] for k in late.tolist()]
+            validation = _batches(estimator.reader_, x_late, y[late], weight[late], recipe, None, 1)
         estimator.records_ = learn(
             estimator.net_,
             batches,

@@ -86,10 +86,10 @@ def distinct(x: Sequence[Any], y: Array, weight: Array) -> tuple[list[Any], Arra
     """
     places: dict[tuple[int, bytes, bytes], int] = {}
     total: dict[int, float] = {}
-    for place in np.flatnonzero(weight):
+    for place in np.flatnonzero(weight).tolist():
         target = np.asarray(y[place])
         key = (len(x[place]), np.ascontiguousarray(x[place]).tobytes(), target.tobytes())
-        first = places.setdefault(key, int(place))
+        first = places.setdefault(key, place)
         total[first] = total.get(first, 0.0) + float(weight[place])
     order = [place for _, place in sorted(places.items())]
     return [x[place] for place in order], y[order], np.array([total[place] for place in order])
