@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from throughtime.credit import BPTT
 from throughtime.estimators import SequenceClassifier, SequenceRegressor
+from throughtime.estimators.learning import distinct
 from throughtime.estimators.numbers import NumberReader
 from throughtime.nets import Network, parameters_of
 
@@ -448,3 +449,13 @@ def test_data_that_is_refused(fitted: SequenceClassifier) -> None:
         fitted.predict([np.zeros((3, 4))])
     with pytest.raises(ValueError, match="carry must come after partial_fit with carry=True"):
         SequenceClassifier(**SMALL, bidirectional=False).fit(x, y).predict_proba_steps(x, carry=True)
+
+
+def test_equal_examples_are_one_of_their_summed_weight() -> None:
+    a, b = np.array([[1.0], [2.0]]), np.array([[3.0]])
+    x, y, weight = distinct([b, a, a, b, a], np.array([0, 1, 1, 1, 0]), np.array([1.0, 2.0, 0.5, 3.0, 0.0]))
+    found = sorted((len(one), int(label), float(w)) for one, label, w in zip(x, y, weight, strict=True))
+    assert found == [(1, 0, 1.0), (1, 1, 3.0), (2, 1, 2.5)]
+    again = distinct([a, b, b, a], np.array([1, 1, 0, 1]), np.array([0.5, 3.0, 1.0, 2.0]))
+    assert all(np.array_equal(one, other) for one, other in zip(x, again[0], strict=True))
+    assert np.array_equal(weight, again[2])

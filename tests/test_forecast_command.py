@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from terminal import run_command
 
-from throughtime.cli import forecasting
+from throughtime.cli import forecast_page, forecasting
 from throughtime.cli.task_options import SeriesOptions, TaskOptions
 from throughtime.estimators import load_estimator
 from throughtime.nets import parameters_of
@@ -102,3 +102,11 @@ def test_the_network_without_memory_is_of_one_size(run, tmp_path):
     bare.fit([float(row.split(",")[1]) for row in rows])
     sizes = [parameters_of(one.net_) for one in (model, bare)]
     assert abs(sizes[0] - sizes[1]) < 0.1 * sizes[0]
+
+
+def test_the_learning_curves_of_several_networks_stand_apart():
+    records = [{"update": update, "loss": 1.0, "validation": None} for update in (1, 2, 3, 1, 2, 1)]
+    found = forecast_page._courses(records)
+    assert {name: len(part) for name, part in found.items()} == {"network 1": 3, "network 2": 2, "network 3": 1}
+    assert forecast_page._courses(records[:3]) == records[:3]
+    assert not forecast_page._courses([])

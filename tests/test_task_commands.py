@@ -14,6 +14,7 @@ import pytest
 import torch
 from terminal import run_command
 
+from throughtime.cli import estimating
 from throughtime.estimators import LanguageModel
 from throughtime.runs import load
 
@@ -259,6 +260,19 @@ def test_tag(run, tmp_path):
     untagged = run("tag", str(alone))
     assert untagged.code == 2
     assert "column of tags" in untagged.sentence
+
+
+@pytest.mark.parametrize("command", ["classify", "tag"])
+def test_stopped_at_its_page_a_command_leaves_no_run(run, tmp_path, monkeypatch, command):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimating, "write_task_report", stop)
+    (tmp_path / "train.conll").write_text("Ada\tA\nruns\tB\n\n" * 10)
+    (tmp_path / "train.csv").write_text("text,label\n" + "one two,a\nthree four,b\n" * 10)
+    said = run(command, "train.csv" if command == "classify" else "train.conll", "--run", "r", *FEW)
+    assert said.code == 130
+    assert not Path("r").exists()
 
 
 def test_parquet_is_read(run, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from throughtime.cli.estimating import (
     check_folder,
     check_options,
     command_line,
+    conclude,
     counted,
     described,
     keep,
@@ -35,7 +35,7 @@ from throughtime.estimators import SequenceClassifier
 from throughtime.estimators.fitting import network, prepare
 from throughtime.nets import parameters_of
 from throughtime.pictures import Calibration, ClassScores, ConfusionMatrix, Picture
-from throughtime.task_report import Table, TaskSummary, how_well, verdict, what_memory_adds, write_task_report
+from throughtime.task_report import Table, TaskSummary, how_well, verdict, what_memory_adds
 
 PREDICTIONS = "predictions.csv"
 NOUNS = {"sequences": "sequence", "texts": "text"}
@@ -89,15 +89,8 @@ def classify(
     data = {"kind": learned.kind, **{name: value for name, value in told.items() if value}, **changed(columns)}
     sections = {"command": {"name": "classify", "again": again}, "data": data}
     run = keep(net, path, sections)
-    if judged is not None:
-        _predictions(net, judged).write_csv(run.path / PREDICTIONS)
-    print(f"{run.path}: {described(net.net_)}")
-    for card in summary.cards:
-        print(f"{card.heading}: {card.text}")
-    if report:
-        print(f"Report: {write_task_report(run.path, summary)}")
-    print(f"Go on: throughtime predict {quote(str(run.path))} FILE", flush=True)
-    return 0
+    files = {} if judged is None else {PREDICTIONS: _predictions(net, judged).write_csv()}
+    return conclude(run, net.net_, summary, files, report=report)
 
 
 def _learn(learned: Examples, options: TaskOptions) -> tuple[Any, Any]:

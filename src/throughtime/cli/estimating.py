@@ -22,6 +22,7 @@ from throughtime.credit import credit_named
 from throughtime.estimators.saving import save
 from throughtime.nets import parameters_of
 from throughtime.runs import Run
+from throughtime.task_report import TaskSummary, write_task_report
 
 LOGGED = 200
 """Updates of a training that its learning curve is drawn from; more would make the page heavy."""
@@ -89,6 +90,26 @@ def keep(estimator: Any, folder: Path, sections: Mapping[str, Any]) -> Run:
         run.discard()
         raise
     return run
+
+
+def conclude(run: Run, net: Any, summary: TaskSummary, files: Mapping[str, str], *, report: bool) -> int:
+    """Write more files and the page of a new run, or leave no run, and say what came of it; the exit code."""
+    page = None
+    try:
+        for name, text in files.items():
+            (run.path / name).write_text(text, encoding="utf-8")
+        if report:
+            page = write_task_report(run.path, summary)
+    except BaseException:  # Ctrl-C too: a run without its files or page is none
+        run.discard()
+        raise
+    print(f"{run.path}: {described(net)}")
+    for card in summary.cards:
+        print(f"{card.heading}: {card.text}")
+    if page is not None:
+        print(f"Report: {page}")
+    print(f"Go on: throughtime predict {quote(str(run.path))} FILE", flush=True)
+    return 0
 
 
 def thinned(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

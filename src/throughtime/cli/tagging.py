@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from throughtime.cli.estimating import (
     check_folder,
     check_options,
     command_line,
+    conclude,
     counted,
     described,
     keep,
@@ -33,7 +33,7 @@ from throughtime.estimators.spans import is_bio, span_score
 from throughtime.estimators.steps import network, start
 from throughtime.nets import parameters_of
 from throughtime.pictures import ClassScores, ConfusionMatrix
-from throughtime.task_report import Table, TaskSummary, how_well, verdict, what_memory_adds, write_task_report
+from throughtime.task_report import Table, TaskSummary, how_well, verdict, what_memory_adds
 
 WINDOW = 5
 """Words that the network without memory sees."""
@@ -73,21 +73,7 @@ def tag(
 ) -> int:
     """The exit code. columns: those of the word and of the tag."""
     check_options(options)
-    found = read_conll(train, word=columns[0], tag=columns[1])
-    learned, notes = _tagged(found, repr(train)), list(found.notes)
-    kinds = sorted(set(learned.flat()))
-    if len(kinds) < 2:
-        raise ValueError(f"{train!r} must have two tags or more; got only {kinds[0]!r}. Add words of another tag.")
-    if test is not None:
-        other = read_conll(test, word=columns[0], tag=columns[1])
-        judged: Sentences | None = _tagged(other, "--test")
-        sizes = counted(len(learned.words), "sentence"), f"{len(other.sentences):,}"
-        notes += [*other.notes, f"Learned from {sizes[0]}, judged by the {sizes[1]} of --test."]
-    else:
-        learned, judged, said = _held_out(learned)
-        notes.append(said)
-    if judged is not None:
-        notes += unlearned(judged.flat(), learned.flat(), "words to judge by")
+    learned, judged, notes = _data(train, test, columns)
     path = Path(folder) if folder else free_folder((train,), None)
     check_folder(path)
     print("\n".join(notes))
@@ -121,13 +107,30 @@ def tag(
     )
     data = {"kind": "tags", "word": columns[0], "tag": columns[1]}
     run = keep(net, path, {"command": {"name": "tag", "again": again}, "data": data})
-    print(f"{run.path}: {described(net.net_)}")
-    for card in summary.cards:
-        print(f"{card.heading}: {card.text}")
-    if report:
-        print(f"Report: {write_task_report(run.path, summary)}")
-    print(f"Go on: throughtime predict {quote(str(run.path))} FILE", flush=True)
-    return 0
+    return conclude(run, net.net_, summary, {}, report=report)
+
+
+def _data(
+    train: str, test: str | None, columns: tuple[int | None, int | None]
+) -> tuple[Sentences, Sentences | None, list[str]]:
+    """The sentences to learn from, those to be judged by, and what was done to them."""
+    found = read_conll(train, word=columns[0], tag=columns[1])
+    learned, notes = _tagged(found, repr(train)), list(found.notes)
+    kinds = sorted(set(learned.flat()))
+    if len(kinds) < 2:
+        raise ValueError(f"{train!r} must have two tags or more; got only {kinds[0]!r}. Add words of another tag.")
+    judged: Sentences | None
+    if test is not None:
+        other = read_conll(test, word=columns[0], tag=columns[1])
+        judged = _tagged(other, "--test")
+        sizes = counted(len(learned.words), "sentence"), f"{len(other.sentences):,}"
+        notes += [*other.notes, f"Learned from {sizes[0]}, judged by the {sizes[1]} of --test."]
+    else:
+        learned, judged, said = _held_out(learned)
+        notes.append(said)
+    if judged is not None:
+        notes += unlearned(judged.flat(), learned.flat(), "words to judge by")
+    return learned, judged, notes
 
 
 def _units_without(trial: Any, learned: Sentences, net: Any) -> int:
